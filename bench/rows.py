@@ -1,0 +1,176 @@
+"""Rows: what is measured, by whom, and what must hold."""
+
+from dataclasses import dataclass
+
+from bench.bars import AtMost, Bar, Faster, Within
+
+OURS = "parallel"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """How a cost is shown: multiplied by a scale, or (a rate) as a scale divided by the cost."""
+
+    symbol: str
+    scale: float
+    rate: bool = False
+
+    def show(self, cost: float) -> float:
+        """Return the number to print for a cost."""
+        return self.scale / cost if self.rate else cost * self.scale
+
+    def text(self, cost: float) -> str:
+        """Return that number with three digits that matter, or all before the point."""
+        value = self.show(cost)
+        return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How often: rounds, and operations in each turn."""
+
+    rounds: int
+    operations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who: a name, and the function that does the work (`module:function` in contenders/)."""
+
+    name: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One piece of work: its contenders (ours first), its bars, its plans."""
+
+    name: str
+    title: str
+    unit: Unit
+    contenders: tuple[Contender, ...]
+    bars: tuple[Bar, ...]
+    plan: Plan
+    quick: Plan
+    baseline: str | None = None  # the contender whose median is subtracted from everybody's
+
+
+MILLISECONDS = Unit("ms", 1e3)
+MICROSECONDS = Unit("us", 1e6)
+THOUSANDS_PER_SECOND = Unit("k/s", 1e-3, rate=True)
+MEGABYTES_BOTH_WAYS = Unit("MB/s", 200, rate=True)  # 100 MB there and 100 MB back
+MEBIBYTES = Unit("MiB", 2**-20)
+
+ROWS = (
+    Row(
+        "process",
+        "no-op in a fresh process, exit waited for",
+        MILLISECONDS,
+        (
+            Contender(OURS, "ours:process"),
+            Contender("parallel, preloaded", "ours:process_preloaded"),
+            Contender("bare fork", "bare_fork:process"),
+            Contender("execnet", "with_execnet:process"),
+            Contender("multiprocessing forkserver", "with_multiprocessing:process"),
+            Contender("trio-parallel", "with_trio_parallel:process"),
+            Contender("loky", "with_loky:process"),
+            Contender("mpire", "with_mpire:process"),
+            Contender("tractor", "with_tractor:process"),
+        ),
+        (AtMost(1.5, "bare fork"), Faster(8, "execnet")),
+        plan=Plan(rounds=15, operations=8),
+        quick=Plan(rounds=3, operations=4),
+    ),
+    Row(
+        "roundtrip",
+        "round trip on a channel, small message",
+        MICROSECONDS,
+        (
+            Contender(OURS, "ours:roundtrip"),
+            Contender("bare trio loop", "bare_trio:roundtrip"),
+            Contender("execnet", "with_execnet:roundtrip"),
+            Contender("multiprocessing.Pipe", "with_multiprocessing_pipe:roundtrip"),
+            Contender("tractor", "with_tractor:roundtrip"),
+        ),
+        (AtMost(2.2, "bare trio loop"), Faster(1.5, "execnet")),
+        plan=Plan(rounds=40, operations=1000),
+        quick=Plan(rounds=8, operations=500),
+    ),
+    Row(
+        "oneway",
+        "small messages one way, counted by the receiver",
+        THOUSANDS_PER_SECOND,
+        (
+            Contender(OURS, "ours:oneway"),
+            Contender("execnet", "with_execnet:oneway"),
+            Contender("multiprocessing.Pipe", "with_multiprocessing_pipe:oneway"),
+        ),
+        (Faster(2, "execnet"),),
+        plan=Plan(rounds=20, operations=20_000),
+        quick=Plan(rounds=5, operations=10_000),
+    ),
+    Row(
+        "array",
+        "echo of a 100 MB NumPy array",
+        MEGABYTES_BOTH_WAYS,
+        (
+            Contender(OURS, "ours:array"),
+            Contender("multiprocessing.Pipe", "with_multiprocessing_pipe:array"),
+            Contender("bare sockets, recv_into", "bare_sockets:array"),
+            Contender("ray", "with_ray:array"),
+        ),
+        (Faster(5, "multiprocessing.Pipe"),),
+        plan=Plan(rounds=8, operations=3),
+        quick=Plan(rounds=2, operations=2),
+    ),
+    Row(
+        "cascade",
+        "cascade of 100 nested processes",
+        MILLISECONDS,
+        (
+            Contender(OURS, "ours:cascade"),
+            Contender("nested multiprocessing fork", "with_multiprocessing:cascade"),
+        ),
+        (AtMost(2, "nested multiprocessing fork"),),
+        plan=Plan(rounds=8, operations=1),
+        quick=Plan(rounds=2, operations=1),
+    ),
+    Row(
+        "cancellation",
+        "cascade of 100 cancelled, until no process is left",
+        MILLISECONDS,
+        (Contender(OURS, "ours:cancellation"),),
+        (Within(1.0, OURS),),
+        plan=Plan(rounds=8, operations=1),
+        quick=Plan(rounds=2, operations=1),
+    ),
+    Row(
+        "memory",
+        "private memory of an idle worker",
+        MEBIBYTES,
+        (
+            Contender(OURS, "ours:memory"),
+            Contender("bare fork", "bare_fork:memory"),
+            Contender("multiprocessing forkserver", "with_multiprocessing:memory"),
+            Contender("execnet", "with_execnet:memory"),
+            Contender("loky", "with_loky:memory"),
+        ),
+        (AtMost(1.5, "bare fork"),),
+        plan=Plan(rounds=3, operations=5),
+        quick=Plan(rounds=1, operations=3),
+    ),
+    Row(
+        "import",
+        "import in a fresh interpreter, less an empty one",
+        MILLISECONDS,
+        (
+            Contender(OURS, "imports:parallel"),
+            Contender("trio", "imports:trio"),
+            Contender("empty interpreter", "imports:nothing"),
+        ),
+        (AtMost(1.15, "trio"),),
+        plan=Plan(rounds=40, operations=1),
+        quick=Plan(rounds=10, operations=1),
+        baseline="empty interpreter",
+    ),
+)

@@ -1,0 +1,312 @@
+"""`run` and `spawn`: functions in fresh processes.
+
+The life of a call, with who does it:
+
+1.  The caller pickles function and arguments; what cannot be sent is named before anything starts.
+2.  It makes a socket pair for control (and one for the channel), and passes one end of each to the
+    fork server with a `Start`.
+3.  The fork server passes them on to a spare, writes it down, says `Started`, and forks another
+    spare when it has nothing else to do.
+4.  The worker reads settings and task from control, settles in, unpickles, says READY.
+5.  It runs the function, sends RESULT or RAISED, waits until what it sent elsewhere is taken, exits.
+6.  The fork server reaps it, kills what it left behind, and says `Exited`.
+7.  The caller returns the value or raises the exception.
+
+`run` is `spawn` without a hub.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+
+import trio
+
+from ._channel import Channel, Wire
+from ._cluster import choose_host
+from ._connection import Connection
+from ._endpoint import socket_pair
+from ._hub import Hub
+from ._member import Child, Member, current_member
+from ._process import Process, reraise
+from ._surroundings import encode_surroundings, look_around
+from ._wire.codec import Packed, pack
+from .placement import Placement
+
+T = TypeVar("T")
+SendT = TypeVar("SendT")
+ReceiveT = TypeVar("ReceiveT")
+Ts = TypeVarTuple("Ts")
+
+Where = str | Placement | None
+"""A host's name; None or "local" for the caller's own; or a placement."""
+
+
+@dataclass(slots=True)
+class _Call(Generic[T]):
+    """A call under way: its process, and what that is sent first."""
+
+    process: Process[T]
+    child: Child
+    settings: bytes
+    task: Packed
+
+    async def live(self) -> BaseException | None:
+        return await self.process.live(self.settings, self.task)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    where: Where
+    name: str | None
+    env: Mapping[str, str] | None
+    cwd: str | None
+
+
+@overload
+async def run(
+    fn: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
+    where: Where = None,
+    name: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> T: ...
+
+
+@overload
+async def run(
+    fn: Callable[[*Ts], T],
+    *args: *Ts,
+    where: Where = None,
+    name: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> T: ...
+
+
+async def run(
+    fn: Callable[..., Any],
+    *args: Any,
+    where: Where = None,
+    name: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> Any:
+    """Run `fn(*args)`, sync or async, in a fresh process; return its value or raise its exception.
+
+    Args:
+        fn: Any function: a lambda, a closure, a bound method, a partial, one of `__main__`.
+        where: The host: a name, None or "local" for the caller's own, or a placement.
+        name: What `ps`, `processes()` and errors call it; default: the function's name.
+        env: Environment variables to set over the caller's.
+        cwd: The directory to start in, relative to the caller's; default: the caller's.
+
+    Raises:
+        NotSendable: `fn` or an argument cannot be pickled; before any process starts.
+        UnknownHost: `where` names a host that there is not.
+        WorkerDied: The process ended without a result: it crashed, exited or was killed.
+        HostDied: What runs the host's processes was killed.
+        RemoteError: In place of an exception or a result that cannot travel.
+
+    Cancelled, it cancels the function (`trio.Cancelled` in there; a sync one is sent SIGTERM),
+    kills the process after `grace`, and is done when the process and everything below it is gone.
+    A value or an exception that comes despite that is not lost.
+
+        total = await parallel.run(sum, [1, 2, 3])
+    """
+    call, _ = _launch(fn, args, _Options(where, name, env, cwd), with_hub=False)
+    interruption = await call.live()
+    return _result(call.process, interruption)
+
+
+def _result(process: Process[T], interruption: BaseException | None) -> T:
+    """The value of a process that has ended, or what is to be raised."""
+    ending = process.ending
+    if interruption is not None and (
+        isinstance(interruption, KeyboardInterrupt) or ending.status in ("cancelled", "died")
+    ):
+        raise interruption
+    return process.outcome()
+
+
+@overload
+def spawn(
+    fn: Callable[[Hub[SendT, ReceiveT], *Ts], Awaitable[T]],
+    *args: *Ts,
+    nursery: None = None,
+    where: Where = None,
+    name: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> AbstractAsyncContextManager[tuple[Channel[SendT, ReceiveT], Process[T]]]: ...
+
+
+@overload
+def spawn(
+    fn: Callable[[Hub[SendT, ReceiveT], *Ts], Awaitable[T]],
+    *args: *Ts,
+    nursery: trio.Nursery,
+    where: Where = None,
+    name: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> Awaitable[tuple[Channel[SendT, ReceiveT], Process[T]]]: ...
+
+
+def spawn(
+    fn: Callable[..., Awaitable[Any]],
+    *args: Any,
+    nursery: trio.Nursery | None = None,
+    where: Where = None,
+    name: str | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> Any:
+    """Run `await fn(hub, *args)` in a fresh process, with a channel to its hub.
+
+        async with parallel.spawn(fn, *args) as (channel, process): ...
+        channel, process = await parallel.spawn(fn, *args, nursery=nursery)
+
+    Either way you get them when function and arguments have arrived in the process.
+
+    The block is a nursery with one child. When the child fails, the body is cancelled and the
+    child's exception raised, bare: a `trio.BrokenResourceError` of the block's own channel gives
+    way to it, any other error of the body is raised together with it in an exception group, the
+    body's first. Leaving the body closes the channel and waits for the child; leaving it by an
+    exception or by cancellation cancels the child.
+
+    With `nursery=` the process lives in that nursery as a task would, by the rules of
+    `nursery.start`: what fails before you get the channel is raised here and leaves the nursery
+    alone, what fails later is raised in the nursery. Closing the channel is up to you.
+
+    Arguments and errors otherwise are those of `run`.
+    """
+    options = _Options(where, name, env, cwd)
+    if nursery is not None:
+        return nursery.start(functools.partial(_live_in_nursery, fn, args, options))
+    return _block(fn, args, options)
+
+
+async def _live_in_nursery(
+    fn: Callable[..., Awaitable[Any]],
+    args: tuple[Any, ...],
+    options: _Options,
+    *,
+    task_status: trio.TaskStatus[tuple[Channel[Any, Any], Process[Any]]],
+) -> None:
+    call, channel = _launch(fn, args, options, with_hub=True)
+    assert channel is not None
+    process = call.process
+    process.on_ready = functools.partial(task_status.started, (channel, process))
+    ready = False
+    try:
+        interruption = await call.live()
+        ready = process.is_ready
+    finally:
+        if not ready:
+            channel.close()
+    if interruption is not None or process.ending.error is not None or not ready:
+        _result(process, interruption)
+
+
+@asynccontextmanager
+async def _block(
+    fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], options: _Options
+) -> AsyncIterator[tuple[Channel[Any, Any], Process[Any]]]:
+    call, channel = _launch(fn, args, options, with_hub=True)
+    assert channel is not None
+    process = call.process
+    body_error: BaseException | None = None
+    interruption: BaseException | None = None
+
+    async def live() -> None:
+        nonlocal interruption
+        interruption = await call.live()
+
+    # Nothing is raised inside of the nursery, so that nothing comes out of it in a group.
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(live)
+        try:
+            with trio.CancelScope() as body:
+                process.on_failure = body.cancel
+                await process.ready()
+                yield channel, process
+        except BaseException as exc:  # noqa: BLE001, ASYNC103  # raised below, when all is known
+            body_error = exc
+            process.cancel()
+        channel.close()
+    _raise_both(body_error, interruption, process, channel)
+
+
+def _raise_both(
+    body_error: BaseException | None,
+    interruption: BaseException | None,
+    process: Process[Any],
+    channel: Channel[Any, Any],
+) -> None:
+    """After a block: raise what its body, its child or both had."""
+    child_error = process.ending.error
+    own = body_error if body_error is not None else interruption
+    if child_error is None:
+        if own is not None:
+            raise own
+    elif own is None or isinstance(own, trio.Cancelled) or _gives_way(own, channel):
+        reraise(child_error)
+    elif isinstance(own, KeyboardInterrupt):
+        raise own
+    else:
+        raise BaseExceptionGroup("the block and its process both failed", [own, child_error])
+
+
+def _gives_way(error: BaseException, channel: Channel[Any, Any]) -> bool:
+    """Whether there is nothing in it but the channel's report of being broken."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_gives_way(member, channel) for member in error.exceptions)
+    return channel.raised(error) or isinstance(error, trio.Cancelled)
+
+
+def _launch(
+    fn: Callable[..., Any], args: tuple[Any, ...], options: _Options, *, with_hub: bool
+) -> tuple[_Call[Any], Channel[Any, Any] | None]:
+    """Steps 1 and 2."""
+    member = current_member()
+    host = choose_host(member, options.where)
+    name = options.name or function_name(fn)
+    parts = {repr(name): fn, **{f"argument {i} of {name!r}": arg for i, arg in enumerate(args)}}
+    task = pack((fn, args), repr(name), member.settings.max_message_size, parts)
+    settings = encode_surroundings(look_around(options.env, options.cwd))
+    control, far_control = socket_pair()
+    descriptors = [far_control.detach()]
+    channel = None
+    if with_hub:
+        near, far = socket_pair()
+        descriptors.append(far.detach())
+        channel = Channel[Any, Any](Wire(near, member))
+    child = member.start(host, name, descriptors)
+    return _Call(_process(member, child, control, channel), child, settings, task), channel
+
+
+def _process(
+    member: Member, child: Child, control: socket.socket, channel: Channel[Any, Any] | None
+) -> Process[Any]:
+    settings = member.settings
+    connection = Connection(control, settings.max_message_size, settings.buffer_size)
+    child.connections.append(connection)
+    if channel is not None:
+        child.connections.append(channel.wire)
+    return Process(child, connection)
+
+
+def function_name(fn: Callable[..., Any]) -> str:
+    """What a function is called in `ps` and in errors."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if not callable(fn):
+        raise TypeError(f"{fn!r} is not a function")
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    return str(name).replace("<locals>.", "")

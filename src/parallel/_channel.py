@@ -1,0 +1,279 @@
+"""`Channel`: one end of a conversation with a hub."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, NoReturn, Self, SupportsIndex, TypeVar
+
+import trio
+
+from ._connection import Connection
+from ._endpoint import socket_pair
+from ._member import Member, current_member
+from ._wire.codec import arrive, claim, pack, unpack
+from ._wire.frames import Frame, Kind
+from ._wire.greetings import Reset
+from .errors import ProtocolError, WorkerCancelled, WorkerDied
+
+SendT = TypeVar("SendT")
+ReceiveT = TypeVar("ReceiveT")
+
+CALLS_WITHOUT_YIELD = 64
+"""Calls that need not wait yield this seldom: a checkpoint costs as much as a message."""
+
+PATIENCE = 1.0
+"""Seconds that the end of a connection waits for the fork server to say why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """How much has gone through a channel."""
+
+    messages_sent: int
+    messages_received: int
+    bytes_unsent: int
+    bytes_received: int
+    """Unsent: accepted, not yet taken by the other side's socket; received: not yet a message."""
+
+
+class Wire(Connection):
+    """The connection between a channel and its hub: greeted, watched, its end explained."""
+
+    def __init__(self, sock: socket.socket, member: Member) -> None:
+        settings = member.settings
+        super().__init__(sock, settings.max_message_size, settings.buffer_size)
+        self.member = member
+
+    def on_peer(self) -> None:
+        """The other side has said who it is: end with it."""
+        self.member.watch(self)
+
+    async def explain(self) -> BaseException | None:
+        """Why the connection ended without the other side's word, as far as it gets known."""
+        if self.reset is None and self.peer is not None and not self.settled.is_set():
+            with trio.move_on_after(PATIENCE):
+                await self.settled.wait()
+        return self.explanation
+
+    @property
+    def explanation(self) -> BaseException | None:
+        """What is known by now."""
+        peer = self.peer
+        if self.reset is None or peer is None:
+            return self.cause
+        if self.reset.reason == "cancelled":
+            return WorkerCancelled(peer.host, peer.pid, peer.name)
+        return WorkerDied(peer.host, peer.pid, peer.name, reason=self.reset.text)
+
+
+class Pace:
+    """Makes calls that need not wait notice cancellation, and yield every now and then."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self) -> None:
+        self._calls = 0
+
+    def step(self) -> Awaitable[None]:
+        """Await this first in every call."""
+        self._calls += 1
+        if self._calls < CALLS_WITHOUT_YIELD:
+            return trio.lowlevel.checkpoint_if_cancelled()
+        self._calls = 0
+        return trio.lowlevel.checkpoint()
+
+
+class Channel(
+    trio.abc.SendChannel[SendT], trio.abc.ReceiveChannel[ReceiveT], Generic[SendT, ReceiveT]
+):
+    """One end of a connection to a `Hub`: sends `SendT` to it, receives `ReceiveT` from it.
+
+    You get one from `parallel.spawn`, from `Hub.open_channel`, or by receiving one: a channel may
+    stand in a closure, an argument, a result or another channel's message, and arrives as a new
+    connection to the same hub, ready to use at once.
+
+    Everything is as with trio's channels. The errors:
+
+    * `trio.EndOfChannel` from `receive`: the hub has said that nothing will follow.
+    * `trio.ClosedResourceError`: this end has been closed (or `send` was called after `send_eof`).
+    * `trio.BrokenResourceError`: the hub's process raised, was cancelled or died; its `__cause__`
+      says which. What had arrived before can still be received.
+    * `trio.BusyResourceError`: another task is receiving from this channel right now.
+    """
+
+    def __init__(self, wire: Wire, label: str | None = None) -> None:
+        self._wire = wire
+        self._label = label
+        self._pace = Pace()
+        self._sent = 0
+        self._received = 0
+        self._broken_error: BaseException | None = None
+        wire.member.greet(wire)
+
+    @property
+    def wire(self) -> Wire:
+        """The connection itself, for the rest of the package."""
+        return self._wire
+
+    async def send(self, value: SendT) -> None:
+        """Send `value`; returns when it has been accepted into the buffer.
+
+        From then on it will arrive, whether or not this end is closed, and `value` may be changed.
+        Cancelled, it has sent nothing. Raises `NotSendable`, which names what in `value` cannot be
+        pickled, `MessageTooLarge`, and the errors of every channel.
+        """
+        await self._pace.step()
+        wire = self._wire
+        try:
+            wire.check_sending()
+        except trio.BrokenResourceError:
+            await self._raise_broken()
+        packed = pack(value, max_size=wire.max_size)
+        try:
+            await wire.send(packed)
+        except trio.BrokenResourceError:
+            await self._raise_broken()
+        self._sent += 1
+
+    def send_nowait(self, value: SendT) -> None:
+        """As `send`, but raises `trio.WouldBlock` where that would have to wait for room."""
+        wire = self._wire
+        wire.check_sending()
+        packed = pack(value, max_size=wire.max_size)
+        if not wire.has_room(packed.size):
+            raise trio.WouldBlock
+        wire.accept(packed)
+        if packed.buffers:
+            wire.endpoint.own_unwritten()
+        self._sent += 1
+
+    async def send_eof(self) -> None:
+        """Say that nothing will follow; receiving goes on."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._wire.closed:
+            raise trio.ClosedResourceError("this channel has been closed")
+        self._wire.end()
+
+    async def receive(self) -> ReceiveT:
+        """The next message; waits for it. Cancelled, it has lost nothing.
+
+        Raises `RemoteError` for a message that cannot be unpickled here; the channel can go on.
+        """
+        await self._pace.step()
+        while (frame := self._next()) is None:
+            wire = self._wire
+            if wire.at_eof:
+                await self._raise_broken()
+            await trio.lowlevel.wait_readable(wire.endpoint.sock)
+            if not wire.closed:
+                wire.fill()
+        return self._unpack(frame)
+
+    def receive_nowait(self) -> ReceiveT:
+        """As `receive`, but raises `trio.WouldBlock` where nothing has arrived yet."""
+        while (frame := self._next()) is None:
+            if self._wire.at_eof:
+                raise self._broken() from self._wire.explanation
+            if not self._wire.fill():
+                raise trio.WouldBlock
+        return self._unpack(frame)
+
+    def _next(self) -> Frame | None:
+        """The next message that has arrived; raises at the end."""
+        wire = self._wire
+        if wire.closed:
+            raise trio.ClosedResourceError("this channel has been closed")
+        frame = wire.next()
+        if wire.got_end and (frame is None or frame.kind is Kind.END):
+            raise trio.EndOfChannel
+        return frame
+
+    def _unpack(self, frame: Frame) -> ReceiveT:
+        if frame.kind is not Kind.MESSAGE:
+            error = ProtocolError(f"a {frame.kind.name} on a channel")
+            self._wire.fail(error)
+            raise error
+        self._received += 1
+        value: ReceiveT = unpack(frame.body, frame.buffers, frame.descriptors)
+        return value
+
+    async def _raise_broken(self) -> NoReturn:
+        cause = await self._wire.explain()
+        raise self._broken() from cause
+
+    def _broken(self) -> trio.BrokenResourceError:
+        peer = self._wire.peer
+        who = f"{peer.name!r} (pid {peer.pid} on host {peer.host!r})" if peer else "the other side"
+        self._broken_error = trio.BrokenResourceError(f"the channel to {who} is broken")
+        return self._broken_error
+
+    def raised(self, error: BaseException) -> bool:
+        """Whether `error` is this channel's report of being broken."""
+        return error is self._broken_error
+
+    def close(self) -> None:
+        """Say that nothing will follow and take nothing more. What was sent will still arrive."""
+        self._wire.close()
+
+    async def aclose(self) -> None:
+        """`close`, and a checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def clone(self) -> Channel[SendT, ReceiveT]:
+        """A new connection to the same hub, in this process; to be closed on its own."""
+        return _arrive(self.depart(), self._label)
+
+    def statistics(self) -> ChannelStatistics:
+        """What has gone through so far."""
+        wire = self._wire
+        return ChannelStatistics(
+            self._sent, self._received, wire.endpoint.unwritten, wire.reader.buffered
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        """Travel: `depart` is called when the message is accepted, `_arrive` where it ends up."""
+        self._check_portable()
+        return arrive, (claim(self), partial(_arrive, label=self._label))
+
+    def _check_portable(self) -> None:
+        if self._wire.closed or self._wire.sent_end:
+            raise trio.ClosedResourceError("this channel has been closed, it cannot be sent")
+
+    def depart(self) -> int:
+        """Open a new connection to the hub; the descriptor of its near end.
+
+        The hub hears of it on this connection, so it cannot see the end of this one first.
+        """
+        self._check_portable()
+        near, far = socket_pair()
+        try:
+            self._wire.push(Kind.CLONE, descriptors=[far.detach()])
+        except BaseException:
+            near.close()
+            raise
+        return near.detach()
+
+    def __del__(self) -> None:
+        if not self._wire.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
+            self._wire.close(Reset("abandoned", "dropped its channel without closing it"))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._wire.closed else f"to {self._wire.peer}"
+        return f"<parallel.Channel {state}>"
+
+
+def _arrive(descriptor: int, label: str | None) -> Channel[Any, Any]:
+    wire = Wire(socket.socket(fileno=descriptor), current_member())
+    return Channel(wire, label)

@@ -1,0 +1,336 @@
+"""A connection: frames over an endpoint, in a process that may run trio.
+
+What `send` accepted goes to the socket at once; what the socket does not take waits in a buffer
+that a system task of the running trio empties. Nothing reads in the background: whoever receives
+reads, so an unread message stays in the sender's way.
+"""
+
+from __future__ import annotations
+
+import socket
+import weakref
+from collections.abc import Sequence
+
+import trio
+
+from ._endpoint import Endpoint, close_all
+from ._wire.codec import Packed
+from ._wire.frames import HEADER_SIZE, Buffer, Frame, FrameReader, Kind, encode
+from ._wire.greetings import Peer, Reset, decode_peer, decode_reset, encode_reset
+from .errors import MessageTooLarge, ProtocolError
+
+READS_IN_A_ROW = 16
+"""How often a large message is read on before other tasks get their turn."""
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_unwritten: set[Connection] = set()
+
+
+class Connection:
+    """Frames in both directions, with a bounded buffer on the way out."""
+
+    def __init__(self, sock: socket.socket, max_size: int, buffer_size: int) -> None:
+        self.endpoint = Endpoint(sock)
+        self.reader = FrameReader(max_size)
+        self.max_size = max_size
+        self.buffer_size = buffer_size
+        self.peer: Peer | None = None
+        self.sent_end = False
+        self.got_end = False
+        self.at_eof = False
+        self.closed = False
+        self.broken = False
+        self.reset: Reset | None = None
+        self.cause: BaseException | None = None
+        """What ended the connection before its time, where that is known."""
+        self.settled = trio.Event()
+        """`cause` is known, or never will be."""
+        self._flushing = False
+        self._waiting: list[tuple[trio.lowlevel.Task, int]] = []
+        self._written = 0
+        _connections.add(self)
+
+    # Sending
+
+    def has_room(self, size: int) -> bool:
+        """Whether a message of `size` bytes would be accepted now."""
+        unwritten = self.endpoint.unwritten
+        return not unwritten or unwritten + size <= self.buffer_size
+
+    async def send(self, packed: Packed, kind: Kind = Kind.MESSAGE) -> None:
+        """Wait for room, accept, and keep the caller's memory no longer than this call.
+
+        Cancelled before it was accepted, the message was not sent; after that it is sent as a
+        whole, and the cancellation waits for the next checkpoint.
+        """
+        await self.wait_for_room(packed.size)
+        self.accept(packed, kind)
+        if packed.buffers and self.endpoint.unwritten:
+            await self._return_buffers()
+
+    async def wait_for_room(self, size: int) -> None:
+        """Until a message of `size` bytes would be accepted; raises when it never will be."""
+        while not self.has_room(size):
+            await self._wait_until_written(self._written + 1)
+            self.check_sending()
+
+    def accept(self, packed: Packed, kind: Kind = Kind.MESSAGE) -> None:
+        """Take the message, room or not, with whatever travels in it."""
+        descriptors: list[int] = []
+        try:
+            for passenger in packed.passengers:
+                descriptors.append(passenger.depart())
+        except BaseException:
+            close_all(descriptors)
+            raise
+        count = len(descriptors)
+        while len(descriptors) > 200:
+            self.push(Kind.DESCRIPTORS, descriptors=descriptors[:200])
+            descriptors = descriptors[200:]
+        sizes = [len(buffer) for buffer in packed.buffers]
+        head = encode(kind, packed.body, sizes, count)
+        self._push([head, *packed.buffers], descriptors)
+
+    def push(self, kind: Kind, body: bytes = b"", descriptors: Sequence[int] = ()) -> None:
+        """Send a small frame that needs no room: it ends or begins something."""
+        count = 0 if kind is Kind.DESCRIPTORS else len(descriptors)
+        self._push([encode(kind, body, (), count)], descriptors)
+
+    def _push(self, chunks: Sequence[Buffer], descriptors: Sequence[int]) -> None:
+        try:
+            self.endpoint.push(chunks, descriptors)
+        except OSError as exc:
+            self._break(exc)
+            raise trio.BrokenResourceError("the other side is gone") from exc
+        if self.endpoint.unwritten:
+            _unwritten.add(self)
+            self._flush_soon()
+
+    async def _wait_until_written(self, mark: int, borrowed: bool = False) -> None:
+        """Park until `mark` bytes have gone, or the connection; `borrowed`: not to be cancelled."""
+        task = trio.lowlevel.current_task()
+        entry = (task, mark)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiting.remove(entry)
+            if not borrowed:
+                return trio.lowlevel.Abort.SUCCEEDED
+            # The message counts as sent, so this is no moment to raise. Keep a copy and go on.
+            self.endpoint.own_unwritten()
+            trio.lowlevel.reschedule(task)
+            return trio.lowlevel.Abort.FAILED
+
+        self._waiting.append(entry)
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def _return_buffers(self) -> None:
+        mark = self._written + self.endpoint.unwritten
+        await self._wait_until_written(mark, borrowed=True)
+
+    async def flushed(self) -> None:
+        """Wait until nothing waits here any more, or nobody will ever take it."""
+        while self.endpoint.unwritten and not self.broken:
+            await self._wait_until_written(self._written + 1)
+
+    def _flush_soon(self) -> None:
+        if self._flushing:
+            return
+        try:
+            trio.lowlevel.spawn_system_task(self._flush, name=f"flush {self!r}")
+        except RuntimeError:
+            return  # no trio here now; `flush_all` ends what is left
+        self._flushing = True
+
+    async def _flush(self) -> None:
+        try:
+            while self.endpoint.unwritten:
+                try:
+                    await trio.lowlevel.wait_writable(self.endpoint.sock)
+                    self._write()
+                except trio.ClosedResourceError:
+                    continue  # `close` woke up the readers; what is unwritten goes on
+        finally:
+            self._flushing = False
+
+    def _write(self) -> None:
+        before = self.endpoint.unwritten
+        try:
+            self.endpoint.write()
+        except OSError as exc:
+            self._break(exc)
+            return
+        self._written += before - self.endpoint.unwritten
+        self._wake()
+        if not self.endpoint.unwritten:
+            _unwritten.discard(self)
+            if self.closed:
+                self.endpoint.close()
+
+    def _wake(self) -> None:
+        unwritten = self.endpoint.unwritten
+        still_waiting = []
+        for task, mark in self._waiting:
+            if unwritten and self._written < mark and not self.broken:
+                still_waiting.append((task, mark))
+            else:
+                trio.lowlevel.reschedule(task)
+        self._waiting = still_waiting
+
+    def _break(self, exc: BaseException) -> None:
+        """Nobody will take what we send. What has arrived can still be received."""
+        self.broken = True
+        if self.cause is None:
+            self.cause = exc if isinstance(exc, ProtocolError) else None
+        self.endpoint.drop()
+        _unwritten.discard(self)
+        self._wake()
+        if self.closed:
+            self.endpoint.close()
+
+    @property
+    def can_send(self) -> bool:
+        """Whether anything can still be sent, as far as is known."""
+        return not (self.closed or self.sent_end or self.broken or self.at_eof)
+
+    def check_sending(self) -> None:
+        """Raise what `send` raises on an end that cannot send any more."""
+        if self.closed or self.sent_end:
+            raise trio.ClosedResourceError("this end has been closed")
+        if self.broken or self.at_eof:
+            raise trio.BrokenResourceError("the other side is gone") from self.cause
+
+    # Receiving
+
+    async def receive(self) -> Frame | None:
+        """The next frame; None at the end of the bytes. Raises `ProtocolError`."""
+        while (frame := self.next()) is None and not self.at_eof:
+            await trio.lowlevel.wait_readable(self.endpoint.sock)
+            self.fill()
+        return frame
+
+    def next(self) -> Frame | None:
+        """The next frame that has arrived as a whole; greetings and resets are dealt with here."""
+        while True:
+            try:
+                frame = self.reader.next()
+                if frame is None or not self._is_ours(frame):
+                    return frame
+            except (ProtocolError, MessageTooLarge) as exc:
+                self.fail(exc)
+                raise
+
+    def _is_ours(self, frame: Frame) -> bool:
+        if frame.kind is Kind.HELLO:
+            self.peer = decode_peer(frame.body)
+            self.on_peer()
+        elif frame.kind is Kind.RESET:
+            self.reset = decode_reset(frame.body)
+        else:
+            self.got_end |= frame.kind is Kind.END
+            return frame.kind is Kind.DESCRIPTORS
+        return True
+
+    def on_peer(self) -> None:
+        """The other side has said who it is."""
+
+    def fill(self) -> bool:
+        """Read what is there; False when nothing is there now. Sets `at_eof`."""
+        for _ in range(READS_IN_A_ROW):
+            target = self.reader.target
+            data = self.endpoint.read(self.reader.descriptors, target)
+            if data is None:
+                return False
+            if self.endpoint.descriptors_lost:
+                self.fail(ProtocolError("descriptors did not arrive: too many open files here"))
+            if isinstance(data, int):
+                self.reader.filled(data) if data else self._end_of_file()
+            elif data:
+                self.reader.feed(data)
+            else:
+                self._end_of_file()
+            if self.reader.target is None:
+                break
+        return True
+
+    def _end_of_file(self) -> None:
+        self.at_eof = True
+        self.reader.target = None
+
+    def fail(self, exc: BaseException) -> None:
+        """The bytes make no sense, so nothing after them does."""
+        self.at_eof = True
+        self.cause = exc
+        self.settled.set()
+        self.endpoint.shut()
+
+    def peer_gone(self, cause: BaseException) -> None:
+        """The other process has died: what it sent can be received, then comes the end.
+
+        Shutting our own side gives the same end of file as if no fork of that process held a copy
+        of its socket.
+        """
+        if not self.settled.is_set():
+            self.cause = cause
+            self.settled.set()
+            self.endpoint.shut()
+
+    # Closing
+
+    def end(self) -> None:
+        """Say that no message will follow."""
+        if not self.sent_end:
+            self.sent_end = True
+            if not self.broken:
+                try:
+                    self.push(Kind.END)
+                except trio.BrokenResourceError:
+                    pass  # it wanted to know nothing more anyway
+
+    def close(self, reset: Reset | None = None) -> None:
+        """End and release; what was accepted is still sent. With `reset`: it is no proper end."""
+        if self.closed:
+            return
+        if reset is not None and not self.sent_end and not self.broken:
+            self.sent_end = True
+            try:
+                self.push(Kind.RESET, encode_reset(reset))
+            except trio.BrokenResourceError:
+                pass
+        self.end()
+        self.closed = True
+        close_all(self.reader.descriptors)
+        self.reader = FrameReader(self.max_size)
+        self._notify_closing()
+        if self.endpoint.unwritten:
+            self.endpoint.stop_reading()
+        else:
+            self.endpoint.close()
+        self._wake()
+
+    def abandon(self, reset: Reset) -> None:
+        """As `close`, for a peer that takes too long: this process's end does not wait for it."""
+        self.close(reset)
+        _unwritten.discard(self)
+
+    def _notify_closing(self) -> None:
+        try:
+            trio.lowlevel.notify_closing(self.endpoint.sock)
+        except RuntimeError:
+            pass  # no trio here, so nobody waits
+
+    def __repr__(self) -> str:
+        return f"<connection {self.endpoint.sock.fileno()} with {self.peer}>"
+
+
+async def flush_all() -> None:
+    """Wait until every connection of this process has written what it accepted."""
+    while _unwritten:
+        connection = next(iter(_unwritten))
+        connection._flush_soon()
+        await connection.flushed()
+
+
+def close_connections(reset: Reset | None) -> None:
+    """Close every connection that this process has left open, properly or with a reason."""
+    for connection in list(_connections):
+        connection.close(reset)

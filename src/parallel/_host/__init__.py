@@ -1,0 +1,1 @@
+"""The programs of a host: keeper, fork server, worker. They are started, never imported."""

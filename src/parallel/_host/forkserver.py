@@ -1,0 +1,365 @@
+"""The fork server: parent of all workers of its host.
+
+It starts fresh, imports once what every worker needs, then only forks, passes descriptors, reaps
+and kills. One thread and a selector: it never waits for a client, and what it does about an event
+is decided in `plan`.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from .._endpoint import Endpoint, close_all, socket_pair
+from .._table import TableWriter, create_table
+from .._settings import HostSettings
+from .._wire.requests import Cut, NotReady, Ready, Request, RequestReader, Start, encode
+from ..errors import ProtocolError
+from . import kernel, worker
+from .plan import ROOT, Close, Enter, Forget, Instruction, Kill, Plan, Send
+
+MAX_UNWRITTEN = 1 << 18
+"""Bytes that wait for a client before its own requests have to wait."""
+
+SWEEP_AGAIN = 0.005
+"""Seconds until a killed orphan is looked for again."""
+
+TRY_FORK_AGAIN = 0.1
+"""Seconds until another spare is tried after a fork that failed."""
+
+
+def serve(descriptor: int, settings: dict[str, Any], keeper: int) -> NoReturn:
+    """Be the fork server; `descriptor` is its connection to the root."""
+    root = Endpoint(socket.socket(fileno=descriptor))
+    root.sock.set_inheritable(False)
+    try:
+        options = HostSettings(**settings)
+        _prepare(options)
+    except BaseException:  # a module of the user's is imported there; the root says what it was
+        _say_and_leave(root, traceback.format_exc())
+    ForkServer(root, options, keeper).run()
+
+
+def _say_and_leave(root: Endpoint, reason: str) -> NoReturn:
+    root.sock.setblocking(True)
+    root.sock.sendall(encode(NotReady(reason[-30_000:])))
+    os._exit(0)
+
+
+def _prepare(settings: HostSettings) -> None:
+    """All that a worker shall find done."""
+    kernel.adopt_orphans()
+    kernel.raise_open_files()
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [""]
+    for name in settings.preload:
+        importlib.import_module(name)
+    kernel.set_process_name("parallel-forkserver")
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+class Client:
+    """A process of this host as seen from here: its connection."""
+
+    def __init__(self, number: int, endpoint: Endpoint) -> None:
+        self.number = number
+        self.endpoint = endpoint
+        self.reader = RequestReader()
+        self.events = 0
+        """What the selector waits for."""
+
+    def fileno(self) -> int:
+        """For the selector."""
+        return self.endpoint.sock.fileno()
+
+    @property
+    def wanted_events(self) -> int:
+        """Who does not read our answers has to wait with further requests."""
+        unwritten = self.endpoint.unwritten
+        reading = selectors.EVENT_READ if unwritten < MAX_UNWRITTEN else 0
+        return reading | (selectors.EVENT_WRITE if unwritten else 0)
+
+
+class ForkServer:
+    """The loop, and the tables of what it owns."""
+
+    def __init__(self, root: Endpoint, settings: HostSettings, keeper: int) -> None:
+        self.settings = settings
+        self.plan = Plan(settings.host, settings.root_pid, settings.grace)
+        self.selector = selectors.DefaultSelector()
+        self.clients: dict[int, Client] = {}
+        self.table_descriptor = create_table(settings.root_pid)
+        self.table = TableWriter(self.table_descriptor)
+        self.oom_kills = kernel.out_of_memory_kills()
+        self.next_number = ROOT + 1
+        self.killed_orphans: set[int] = set()
+        self.unsettled = False
+        """Something died since the last look for orphans."""
+        self.no_fork_before = 0.0
+        self._add_client(ROOT, root)
+        self._watch_signals()
+        self._watch_exit(settings.root_pid, self._root_gone)
+        self._watch_exit(keeper, self._keeper_gone)
+
+    def run(self) -> NoReturn:
+        """Serve until the root has gone and everything below it."""
+        self._do(Send(ROOT, Ready(os.getpid()), [os.dup(self.table_descriptor)]))
+        while not self.plan.finished:
+            ready = self.selector.select(self._timeout())
+            for key, events in ready:
+                handle: Callable[[int], None] = key.data
+                handle(events)
+            self._carry_out(self.plan.due(time.monotonic()))
+            self._settle()
+            if not ready and self._wants_spare():
+                self._add_spare()
+        os._exit(0)  # the spares end with us, and the keeper sees to it
+
+    def _timeout(self) -> float | None:
+        """How long to wait for events: None is for ever."""
+        if self._wants_spare():
+            return 0.0  # only when nothing else is to be done
+        now = time.monotonic()
+        limits = [
+            max(0.0, self.plan.next_deadline - now) if self.plan.next_deadline else None,
+            SWEEP_AGAIN if self.killed_orphans else None,
+            max(0.0, self.no_fork_before - now) if self.no_fork_before else None,
+        ]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _carry_out(self, instructions: Iterable[Instruction]) -> None:
+        for instruction in instructions:
+            self._do(instruction)
+
+    def _do(self, instruction: Instruction) -> None:
+        match instruction:
+            case Send(number, request, descriptors):
+                self._send(number, request, descriptors)
+            case Kill(pid, number):
+                kernel.kill(pid, number)
+            case Enter(number, owner, pid, name):
+                self.table.add(number, owner, pid, name)
+            case Forget(number):
+                self.table.remove(number)
+                self._remove_client(number)
+            case Close(descriptors):
+                close_all(descriptors)
+
+    # Clients
+
+    def _add_client(self, number: int, endpoint: Endpoint) -> None:
+        self.clients[number] = client = Client(number, endpoint)
+        client.events = client.wanted_events
+        self.selector.register(client, client.events, partial(self._serve, client))
+
+    def _remove_client(self, number: int) -> None:
+        client = self.clients.pop(number, None)
+        if client is not None:
+            if client.events:
+                self.selector.unregister(client)
+            client.reader.lose_descriptors()
+            client.endpoint.close()
+
+    def _send(self, number: int, request: Request, descriptors: Sequence[int]) -> None:
+        client = self.clients.get(number)
+        if client is None:
+            close_all(descriptors)
+            return
+        try:
+            client.endpoint.push([encode(request, len(descriptors))], descriptors)
+        except OSError:
+            client.endpoint.drop()  # it is dying; its exit or its end of file will tell
+        self._update_events(client)
+
+    def _update_events(self, client: Client) -> None:
+        wanted = client.wanted_events
+        if wanted == client.events or client.number not in self.clients:
+            return
+        handle = partial(self._serve, client)
+        if not client.events:
+            self.selector.register(client, wanted, handle)
+        elif wanted:
+            self.selector.modify(client, wanted, handle)
+        else:
+            self.selector.unregister(client)
+        client.events = wanted
+
+    def _serve(self, client: Client, events: int) -> None:
+        if client.number not in self.clients:
+            return  # removed by an event of the same round
+        try:
+            if events & selectors.EVENT_WRITE:
+                client.endpoint.write()
+            if events & selectors.EVENT_READ:
+                self._read(client)
+        except ProtocolError as exc:
+            self._send(client.number, Cut(exc.reason), ())
+            self._lose(client)
+        except OSError:
+            self._lose(client)
+        self._update_events(client)
+
+    def _read(self, client: Client) -> None:
+        reader = client.reader
+        data = client.endpoint.read(reader.descriptors)
+        if data is None:
+            return
+        if not data:
+            self._lose(client)
+            return
+        assert isinstance(data, bytes)
+        if client.endpoint.descriptors_lost:
+            client.endpoint.descriptors_lost = False
+            reader.lose_descriptors()
+        reader.feed(data)
+        while (item := reader.next()) is not None:
+            self._answer(client, *item)
+
+    def _answer(self, client: Client, request: Request, descriptors: list[int]) -> None:
+        if isinstance(request, Start) and not self.plan.spares:
+            try:
+                self._fork()
+            except OSError as exc:
+                why = f"{exc.strerror}; is there a limit (ulimit -u, ulimit -n)?"
+                self._carry_out(self.plan.refused(client.number, request, descriptors, why))
+                return
+        self._carry_out(self.plan.asked(client.number, request, descriptors, time.monotonic()))
+
+    def _lose(self, client: Client) -> None:
+        """A client speaks no more; if it is a process of ours, it may still run and end."""
+        self._remove_client(client.number)
+        self._carry_out(self.plan.connection_lost(client.number, time.monotonic()))
+
+    # Processes
+
+    def _wants_spare(self) -> bool:
+        return (
+            len(self.plan.spares) < self.settings.spares
+            and self.plan.root.alive
+            and time.monotonic() >= self.no_fork_before
+        )
+
+    def _add_spare(self) -> None:
+        try:
+            self._fork()
+            self.no_fork_before = 0.0
+        except OSError:  # no more processes or descriptors to be had now
+            self.no_fork_before = time.monotonic() + TRY_FORK_AGAIN
+
+    def _fork(self) -> None:
+        ours, theirs = socket_pair()
+        number, parent = self.next_number, os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            try:
+                ours.close()
+                self._leave_to_parent()
+                worker.work(theirs, self.settings, self.table_descriptor, parent)
+            finally:
+                os._exit(1)
+        theirs.close()
+        self.next_number += 1
+        self._add_client(number, Endpoint(ours))
+        self.plan.add_spare(number, pid)
+
+    def _leave_to_parent(self) -> None:
+        """In a new child: let go of what is the fork server's (endpoints close by themselves).
+
+        The selector is not touched: what it watches is shared with the parent.
+        """
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for descriptor in self.private_descriptors:
+            os.close(descriptor)
+
+    # Ends
+
+    def _watch_signals(self) -> None:
+        """SIGCHLD wakes the selector up."""
+        self.signal_receiver, self.signal_sender = socket_pair()
+        for sock in (self.signal_receiver, self.signal_sender):
+            sock.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.signal_sender.fileno(), warn_on_full_buffer=False)
+        self.selector.register(self.signal_receiver, selectors.EVENT_READ, self._reap)
+        self.private_descriptors = [
+            self.selector.fileno(),  # type: ignore[attr-defined]  # epoll and kqueue have one
+            self.signal_receiver.fileno(),
+            self.signal_sender.fileno(),
+        ]
+
+    def _watch_exit(self, pid: int, handle: Callable[[], None]) -> None:
+        try:
+            exit = kernel.Exit(pid)
+        except OSError:
+            handle()  # it is gone already
+            return
+
+        def once(_events: int) -> None:
+            self.selector.unregister(exit)
+            handle()
+
+        self.private_descriptors.append(exit.fileno())
+        self.selector.register(exit, selectors.EVENT_READ, once)
+
+    def _root_gone(self) -> None:
+        self._remove_client(ROOT)
+        self._carry_out(self.plan.root_gone(time.monotonic()))
+
+    def _keeper_gone(self) -> NoReturn:
+        """Nobody is behind us any more: end everything now, as long as we are here."""
+        kernel.end_all_children()
+        os._exit(1)
+
+    def _reap(self, _events: int) -> None:
+        try:
+            self.signal_receiver.recv(4096)
+        except BlockingIOError:
+            pass
+        while (dead := kernel.reap()) is not None:
+            pid, returncode = dead
+            self.unsettled = True
+            self.killed_orphans.discard(pid)
+            died = self.plan.died(pid, returncode, self._maybe_oom(returncode), time.monotonic())
+            self._carry_out(died)
+
+    def _maybe_oom(self, returncode: int) -> bool:
+        if returncode != -signal.SIGKILL:
+            return False
+        before, self.oom_kills = self.oom_kills, kernel.out_of_memory_kills()
+        return self.oom_kills > before
+
+    def _settle(self) -> None:
+        """Kill the orphans of the dead; when there are none left, the dead can be reported.
+
+        A process below the fork server that it did not fork itself was started by a worker, and
+        came here because that worker is dead.
+        """
+        if not self.unsettled and not self.killed_orphans:
+            return
+        self.unsettled = False
+        orphans = [pid for pid in kernel.children() or () if not self.plan.knows(pid)]
+        for pid in orphans:
+            kernel.kill(pid, signal.SIGKILL)
+        self.killed_orphans.update(orphans)
+        if not orphans:
+            self.killed_orphans.clear()
+            self._carry_out(self.plan.settled())

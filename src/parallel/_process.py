@@ -1,0 +1,221 @@
+"""`Process`: a worker as its caller sees it, from the request to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
+
+import trio
+
+from ._connection import Connection
+from ._member import Child
+from ._wire.codec import Packed, unpack
+from ._wire.failure import decode_failure
+from ._wire.frames import Frame, Kind
+from .errors import ParallelError, ProtocolError, RemoteError, WorkerCancelled
+
+T_co = TypeVar("T_co", covariant=True)
+
+Status: TypeAlias = Literal["returned", "raised", "cancelled", "died"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending(Generic[T_co]):
+    """How a process ended.
+
+    `status` is "returned" (then `value` is what), "raised" (then `error` is the function's
+    exception), "cancelled", or "died" (then `error` says of what). `returncode` is as in
+    `subprocess.Popen`; None where nobody could tell.
+    """
+
+    status: Status
+    value: T_co | None
+    error: BaseException | None
+    returncode: int | None
+
+
+class Process(Generic[T_co]):
+    """A worker: what `parallel.spawn` gives you beside the channel."""
+
+    def __init__(self, child: Child, control: Connection) -> None:
+        self._child = child
+        self._control = control
+        self._verdict: Ending[T_co] | None = None
+        """What the worker has said; it stands, however the process ends."""
+        self._last_words: BaseException | None = None
+        self._ending: Ending[T_co] | None = None
+        self._ended = trio.Event()
+        self._sent_task = False
+        self.is_ready = False
+        self._ready = trio.Event()
+        self.on_ready: Callable[[], object] = _nothing
+        """Called when function and arguments have arrived in the worker."""
+        self.on_failure: Callable[[], object] = _nothing
+        """Called as soon as it is known that the worker has failed."""
+
+    @property
+    def host(self) -> str:
+        """The name of its host."""
+        return self._child.host
+
+    @property
+    def pid(self) -> int:
+        """Its process id on that host."""
+        return self._child.pid or 0
+
+    @property
+    def name(self) -> str:
+        """What it runs, or the name that it was given."""
+        return self._child.name
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; then its exit code, or minus the signal that ended it."""
+        return self._child.returncode
+
+    async def wait(self) -> Ending[T_co]:
+        """Wait until the process is gone; tells how it ended, and raises nothing of it."""
+        await self._ended.wait()
+        return self.ending
+
+    async def result(self) -> T_co:
+        """Wait until the process is gone; its function's value.
+
+        Raises its function's exception, `WorkerDied` where it ended without either, and
+        `WorkerCancelled` after it has been cancelled, unless a value came despite that.
+        """
+        await self.wait()
+        return self.outcome()
+
+    def cancel(self) -> None:
+        """Cancel the function: it sees `trio.Cancelled`; after `grace` the process is killed."""
+        self._child.cancel()
+
+    def __repr__(self) -> str:
+        state = self._ending.status if self._ending else "running"
+        return f"<parallel.Process {self.name!r} pid {self.pid} on {self.host!r}, {state}>"
+
+    # The life of a call
+
+    @property
+    def ending(self) -> Ending[T_co]:
+        """How it ended, once it has."""
+        assert self._ending is not None
+        return self._ending
+
+    def outcome(self) -> T_co:
+        """`result` of a process that has ended."""
+        ending = self.ending
+        if ending.status == "returned":
+            return cast(T_co, ending.value)
+        if ending.error is not None:
+            reraise(ending.error)
+        raise WorkerCancelled(self.host, self.pid, self.name)
+
+    async def ready(self) -> None:
+        """Wait until function and arguments have arrived there, or never will."""
+        await self._ready.wait()
+
+    async def live(self, settings: bytes, task: Packed) -> BaseException | None:
+        """See the process through to its end, whatever happens to this task.
+
+        Returns what interrupted it (`trio.Cancelled`, KeyboardInterrupt): then the process has
+        been cancelled, and this is for the caller to raise where it has nothing better.
+        """
+        interruption: BaseException | None = None
+        while self._ending is None:
+            try:
+                with trio.CancelScope(shield=interruption is not None):
+                    await self._converse(settings, task)
+            except (trio.Cancelled, KeyboardInterrupt) as exc:  # noqa: ASYNC103  # returned
+                # At the second one there is no more grace.
+                self._child.cancel(None if interruption is None else 0.0)
+                interruption = interruption or exc
+        return interruption  # noqa: ASYNC104  # the callers raise it
+
+    async def _converse(self, settings: bytes, task: Packed) -> None:
+        """Send the task, take what the worker says, wait for its exit; can be taken up again."""
+        try:
+            await self._send_task(settings, task)
+            while self._verdict is None and (frame := await self._control.receive()) is not None:
+                self._handle(frame)
+        except ParallelError as exc:  # what came makes no sense, and says why
+            self._conclude(Ending("died", None, exc, None))
+            self._child.cancel(0.0)
+        await self._child.exited.wait()
+        self._end()
+
+    async def _send_task(self, settings: bytes, task: Packed) -> None:
+        if self._sent_task or self._child.cancelling:
+            return
+        try:
+            self._control.push(Kind.SETTINGS, settings)
+            await self._control.send(task)
+        except trio.BrokenResourceError:
+            pass  # the worker ends early; it may have said why
+        self._sent_task = True
+
+    def _handle(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.READY:
+                self.is_ready = True
+                self._ready.set()
+                self.on_ready()
+            case Kind.RESULT:
+                self._conclude(self._unpack_result(frame))
+            case Kind.RAISED:
+                self._conclude(Ending("raised", None, decode_failure(frame.body), None))
+            case Kind.EXIT:
+                self._last_words = decode_failure(frame.body)
+            case Kind.END:
+                pass
+            case _:
+                raise ProtocolError(f"{self!r} sent a {frame.kind.name}")
+
+    def _unpack_result(self, frame: Frame) -> Ending[T_co]:
+        what = f"the result of {self.name!r}"
+        try:
+            value = unpack(frame.body, frame.buffers, frame.descriptors, what)
+        except RemoteError as exc:
+            return Ending("raised", None, exc, None)
+        return Ending("returned", value, None, None)
+
+    def _conclude(self, verdict: Ending[T_co]) -> None:
+        self._verdict = verdict
+        if verdict.error is not None:
+            self.on_failure()
+
+    def _end(self) -> None:
+        """The process is gone, and so is all below it."""
+        ending = self._verdict or self._died()
+        self._ending = replace(ending, returncode=self._child.returncode)
+        self._control.close()
+        self._ended.set()
+        self._ready.set()
+        if self._ending.error is not None:
+            self.on_failure()
+
+    def _died(self) -> Ending[T_co]:
+        """It has said nothing."""
+        if self._child.error is not None:
+            return Ending("died", None, self._child.error, None)
+        error = self._child.fate()
+        if isinstance(error, WorkerCancelled):
+            return Ending("cancelled", None, None, None)
+        error.__cause__ = self._last_words
+        return Ending("died", None, error, None)
+
+
+def _nothing() -> None:
+    pass
+
+
+def reraise(error: BaseException) -> NoReturn:
+    """Raise it with the context that it came with, not with what is being handled here."""
+    context, suppressed = error.__context__, error.__suppress_context__
+    try:
+        raise error
+    finally:
+        error.__context__, error.__suppress_context__ = context, suppressed
+        del error

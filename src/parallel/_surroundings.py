@@ -1,0 +1,74 @@
+"""What a fresh process sees of its caller: environment, directory, umask, import path."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """A process's own, at some moment."""
+
+    environ: dict[str, str]
+    cwd: str | None
+    """None: it has been deleted, so the worker stays in that of its fork server."""
+    umask: int
+    path: list[str]
+
+
+def look_around(env: Mapping[str, str] | None = None, cwd: str | None = None) -> Surroundings:
+    """This process's; `env` is put over its environment, `cwd` is relative to its directory."""
+    environ = {**os.environ, **env} if env else dict(os.environ)
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = None
+    if cwd is not None:
+        here = os.path.join(here or "/", os.fspath(cwd))
+    return Surroundings(environ, here, _umask(), sys.path)
+
+
+def _umask() -> int:
+    """Read it without setting it: another thread may be creating a file."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except FileNotFoundError:
+        pass
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def encode_surroundings(around: Surroundings) -> bytes:
+    """For a new worker."""
+    return pickle.dumps((around.environ, around.cwd, around.umask, around.path), protocol=5)
+
+
+def settle_in(data: bytes) -> None:
+    """In a new worker: make the caller's surroundings its own; raises OSError for a bad `cwd`."""
+    environ, cwd, umask, path = pickle.loads(data)
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    for name, value in environ.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    time.tzset()
+    os.umask(umask)
+    if path != sys.path:
+        sys.path[:] = path
+        sys.path_importer_cache.clear()
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:  # preloaded: all workers would have the same seed
+        numpy_random.seed()
+    if cwd is not None:
+        os.chdir(cwd)

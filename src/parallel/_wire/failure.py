@@ -1,0 +1,206 @@
+"""Exceptions as bytes: with tracebacks, notes, causes, contexts and groups.
+
+Each exception of the graph travels by itself, so that one which cannot be pickled (or not be
+unpickled on the other side) is replaced by a `RemoteError` and the others arrive as they were.
+"""
+
+from __future__ import annotations
+
+import enum
+import pickle
+import traceback
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import tblib
+import trio
+
+from ..errors import NotSendable, RemoteError
+from .codec import pack, unpack
+from .frames import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One exception: pickled, as text, and how it hangs together with the others (by number)."""
+
+    pickled: bytes | None
+    type_name: str
+    text: str
+    traceback_text: str
+    traceback: dict[str, Any] | None
+    members: tuple[int, ...] | None
+    cause: int | None
+    context: int | None
+    suppress_context: bool
+    notes: tuple[str, ...]
+
+
+def encode_failure(exc: BaseException, skip: int = 0) -> bytes:
+    """`exc` and all that hangs on it; `skip` frames of its traceback are left out."""
+    numbers: dict[int, int] = {}
+    order: list[BaseException] = []
+
+    def number(exc: BaseException | None) -> int | None:
+        if exc is None or isinstance(exc, trio.Cancelled):
+            return None
+        if id(exc) not in numbers:
+            numbers[id(exc)] = len(order)
+            order.append(exc)
+        return numbers[id(exc)]
+
+    number(exc)
+    records: list[_Record] = []
+    while len(records) < len(order):  # `number` appends what it meets
+        exc = order[len(records)]
+        members = _members(exc)
+        trace = _skip(exc.__traceback__, 0 if records else skip)
+        records.append(
+            _Record(
+                _pickle(exc),
+                type(exc).__qualname__,
+                _text(exc),
+                "".join(traceback.format_exception(type(exc), exc, trace, chain=False)),
+                None if trace is None else tblib.Traceback(trace).as_dict(),
+                None if members is None else tuple(number(member) or 0 for member in members),
+                number(exc.__cause__),
+                number(exc.__context__),
+                exc.__suppress_context__,
+                tuple(map(str, getattr(exc, "__notes__", ()))),
+            )
+        )
+    return pickle.dumps(records, protocol=5)
+
+
+def decode_failure(data: Buffer) -> BaseException:
+    """The exception that `encode_failure` was given, as far as it can be had here."""
+    records: list[_Record] = unpack(data, what="an exception")
+    made: dict[int, BaseException] = {}
+    for index in range(len(records)):
+        _make(index, records, made)
+    for index, record in enumerate(records):
+        exc = made[index]
+        exc.__cause__ = None if record.cause is None else made[record.cause]
+        exc.__context__ = None if record.context is None else made[record.context]
+        exc.__suppress_context__ = record.suppress_context
+        if record.notes:
+            exc.__notes__ = list(record.notes)
+        if record.traceback is not None:
+            exc.__traceback__ = tblib.Traceback.from_dict(record.traceback).as_traceback()
+    return made[0]
+
+
+def as_remote_error(exc: BaseException) -> RemoteError:
+    """`exc` as text alone."""
+    return RemoteError(
+        type(exc).__qualname__, _text(exc), "".join(traceback.format_exception(exc))
+    )
+
+
+def _members(exc: BaseException) -> list[BaseException] | None:
+    """The members of a group; never `trio.Cancelled`, which means nothing in another process."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return None
+    return [member for member in exc.exceptions if not isinstance(member, trio.Cancelled)]
+
+
+def _skip(trace: TracebackType | None, count: int) -> TracebackType | None:
+    while trace is not None and count > 0 and trace.tb_next is not None:
+        trace, count = trace.tb_next, count - 1
+    return trace
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return exc.message if isinstance(exc, BaseExceptionGroup) else str(exc)
+    except Exception as failure:  # a __str__ of the user's
+        return f"<its __str__ raised {type(failure).__name__}>"
+
+
+class _Form(enum.StrEnum):
+    """How an exception was taken apart."""
+
+    GROUP = enum.auto()  # class, message, attributes; the members are records of their own
+    PLAIN = enum.auto()  # class, what the built-in base class keeps, attributes
+    OWN = enum.auto()  # by its own __reduce__
+
+
+def _pickle(exc: BaseException) -> bytes | None:
+    """None for what cannot be pickled, or not without descriptors or memory of its own."""
+    try:
+        packed = pack(_take_apart(exc))
+    except NotSendable:
+        return None
+    return None if packed.passengers or packed.buffers else packed.body
+
+
+def _take_apart(exc: BaseException) -> tuple[Any, ...]:
+    if not _has_plain_reduce(type(exc)):
+        return _Form.OWN, exc
+    reduced: Any = exc.__reduce__()
+    state = dict(reduced[2]) if len(reduced) > 2 else {}
+    state.pop("__notes__", None)
+    if isinstance(exc, BaseExceptionGroup):
+        return _Form.GROUP, type(exc), (exc.message,), state
+    return _Form.PLAIN, type(exc), reduced[1], state
+
+
+def _builtin_base(cls: type[BaseException]) -> type[BaseException]:
+    """The nearest base class that is written in C."""
+    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+
+
+_HEAP_TYPE = 1 << 9
+
+
+def _has_plain_reduce(cls: type[BaseException]) -> bool:
+    """Whether its pickled form is that of a built-in exception: not redefined in Python."""
+    base = _builtin_base(cls)
+    return (
+        cls.__reduce__ is base.__reduce__
+        and cls.__reduce_ex__ is base.__reduce_ex__
+        and getattr(cls, "__setstate__", None) is getattr(base, "__setstate__", None)
+    )
+
+
+def _make(index: int, records: list[_Record], made: dict[int, BaseException]) -> BaseException:
+    """Exception number `index`; a group takes its members when it is made, so they come first."""
+    if index not in made:
+        record = records[index]
+        members = [_make(member, records, made) for member in record.members or ()]
+        try:
+            made[index] = _unpickle(record.pickled, members)
+        except Exception:  # whatever it is, the caller gets the text instead
+            made[index] = RemoteError(record.type_name, record.text, record.traceback_text)
+    return made[index]
+
+
+def _unpickle(pickled: bytes | None, members: list[BaseException]) -> BaseException:
+    if pickled is None:
+        raise TypeError("it was not pickled")
+    exc: Any
+    form, *parts = unpack(pickled, what="an exception")
+    if form == _Form.OWN:
+        (exc,) = parts
+        if not isinstance(exc, BaseException):
+            raise TypeError("its __reduce__ makes something else of it")
+        return exc
+    cls, args, state = parts
+    if form == _Form.GROUP:
+        exc = cls.__new__(cls, *args, members)
+    else:
+        exc = _without_user_init(cls, args)
+    exc.__setstate__(state)
+    return exc
+
+
+def _without_user_init(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """As `cls(*args)`, but without running an `__init__` of the user's.
+
+    `args` are what reached the built-in base class, not what the user's `__init__` took: a class
+    whose `__init__` takes two arguments and passes one on would fail, or change its text.
+    """
+    exc = cls.__new__(cls, *args)
+    _builtin_base(cls).__init__(exc, *args)
+    return exc

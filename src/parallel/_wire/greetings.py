@@ -1,0 +1,64 @@
+"""Who speaks on a connection, and why somebody stopped: the small frames beside the messages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
+
+from ..errors import ProtocolError
+from .frames import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A process as others see it; `process` is its number at its fork server."""
+
+    host: str
+    process: int
+    pid: int
+    name: str
+
+
+Reason: TypeAlias = Literal["failed", "cancelled", "slow", "abandoned"]
+_REASONS = ("failed", "cancelled", "slow", "abandoned")
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Why a side stopped without a proper end."""
+
+    reason: Reason
+    text: str = ""
+
+
+def encode_peer(peer: Peer) -> bytes:
+    """The body of a HELLO."""
+    return json.dumps(asdict(peer)).encode()
+
+
+def decode_peer(body: Buffer) -> Peer:
+    """The body of a HELLO; raises `ProtocolError`."""
+    try:
+        fields = json.loads(bytes(body))
+        return Peer(
+            str(fields["host"]), int(fields["process"]), int(fields["pid"]), str(fields["name"])
+        )
+    except (ValueError, TypeError, KeyError) as exc:
+        raise ProtocolError(f"a greeting that makes no sense: {bytes(body)[:80]!r}") from exc
+
+
+def encode_reset(reset: Reset) -> bytes:
+    """The body of a RESET."""
+    return json.dumps([reset.reason, reset.text[:10_000]]).encode()
+
+
+def decode_reset(body: Buffer) -> Reset:
+    """The body of a RESET; raises `ProtocolError`."""
+    try:
+        reason, text = json.loads(bytes(body))
+        if reason not in _REASONS:
+            raise ValueError(reason)
+        return Reset(reason, str(text))
+    except (ValueError, TypeError) as exc:
+        raise ProtocolError(f"a reset that makes no sense: {bytes(body)[:80]!r}") from exc

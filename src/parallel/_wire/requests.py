@@ -1,0 +1,205 @@
+"""What a process and its host's fork server say to each other.
+
+Each message is a small JSON list behind a header with its length and the number of descriptors
+that travel with it. JSON, not pickle: the fork server must survive whatever a client sends, and
+runs none of a client's code. Large things (functions, arguments, results) never come this way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+from collections import deque
+from dataclasses import dataclass
+from typing import TypeAlias, get_args
+
+from ..errors import ProtocolError
+
+HEADER = struct.Struct("<IH")
+MAX_REQUEST = 1 << 16
+MAX_NAME = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Client: start a process. Descriptors: its control connection and, for a hub, a channel."""
+
+    request: int
+    host: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Client: cancel the process of that request; kill it in `grace` seconds (None: as usual)."""
+
+    request: int
+    grace: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Client: say so when that process is gone."""
+
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Root: end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Fork server, to the root at the start. Descriptor: the table of processes."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """Fork server, to the root at the start: why there is none."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Fork server: what you sent makes no sense, so this is the last that you hear."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Fork server, to a spare: be this process. Descriptors: as in `Start`."""
+
+    process: int
+    owner: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Fork server: the process of that request."""
+
+    request: int
+    process: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Fork server: there will be no process for that request, and why."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """Fork server: the process of that request, and everything below it, is gone."""
+
+    request: int
+    returncode: int
+    cancelled: bool
+    maybe_oom: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Fork server: a watched process is gone."""
+
+    process: int
+    pid: int
+    name: str
+    returncode: int | None
+    cancelled: bool
+    maybe_oom: bool
+
+
+Request: TypeAlias = (
+    Start
+    | Cancel
+    | Watch
+    | Stop
+    | Ready
+    | NotReady
+    | Cut
+    | Begin
+    | Started
+    | Refused
+    | Exited
+    | Gone
+)
+
+_TYPES: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}
+_FIELDS = {kind: dataclasses.fields(kind) for kind in _TYPES.values()}
+_PLAIN_TYPES = {
+    "int": int,
+    "str": str,
+    "bool": bool,
+    "float | None": (int, float, type(None)),
+    "int | None": (int, type(None)),
+}
+
+
+def encode(request: Request, descriptors: int = 0) -> bytes:
+    """The bytes of a message that travels with that many descriptors."""
+    fields = [getattr(request, field.name) for field in _FIELDS[type(request)]]
+    body = json.dumps([type(request).__name__, *fields]).encode()
+    return HEADER.pack(len(body), descriptors) + body
+
+
+class RequestReader:
+    """Cuts a stream of bytes into messages; the bytes may come cut anywhere."""
+
+    def __init__(self) -> None:
+        self.descriptors: deque[int] = deque()
+        self._data = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they were read."""
+        self._data += data
+
+    def next(self) -> tuple[Request, list[int]] | None:
+        """The next message with its descriptors, or None while it is not complete.
+
+        A descriptor that did not come (the receiver had no room for it) leaves the list short.
+        Raises `ProtocolError` for bytes that are no message.
+        """
+        if len(self._data) < HEADER.size:
+            return None
+        length, count = HEADER.unpack_from(self._data)
+        if length > MAX_REQUEST:
+            raise ProtocolError(f"a request says that it has {length} bytes")
+        end = HEADER.size + length
+        if len(self._data) < end:
+            return None
+        request = decode(self._data[HEADER.size : end])
+        self._data = self._data[end:]
+        count = min(count, len(self.descriptors))
+        return request, [self.descriptors.popleft() for _ in range(count)]
+
+    def lose_descriptors(self) -> None:
+        """Some did not arrive, and nobody can tell whose: close the ones that did."""
+        while self.descriptors:
+            os.close(self.descriptors.popleft())
+
+
+def decode(body: bytes) -> Request:
+    """The message in `body`; raises `ProtocolError` where it is none."""
+    try:
+        name, *values = json.loads(body)
+        kind = _TYPES[name]
+        fields = _FIELDS[kind]
+        if len(values) != len(fields):
+            raise ValueError("its number of fields")
+        for field, value in zip(fields, values, strict=True):
+            if not isinstance(value, _PLAIN_TYPES[str(field.type)]):
+                raise ValueError(f"field {field.name}")
+        return kind(*values)
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        raise ProtocolError(f"a request that makes no sense: {body[:80]!r}") from exc
