@@ -79,7 +79,7 @@ ROWS = (
         ),
         (AtMost(1.5, "bare fork"), Faster(8, "execnet")),
         plan=Plan(rounds=15, operations=8),
-        quick=Plan(rounds=3, operations=4),
+        quick=Plan(rounds=3, operations=3),
     ),
     Row(
         "roundtrip",
@@ -170,7 +170,7 @@ ROWS = (
         ),
         (AtMost(1.15, "trio"),),
         plan=Plan(rounds=40, operations=1),
-        quick=Plan(rounds=10, operations=1),
+        quick=Plan(rounds=8, operations=1),
         baseline="empty interpreter",
     ),
 )

@@ -1,0 +1,85 @@
+"""What the tests share: finding what was left behind, running programs, counting rounds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import trio
+
+MARK = "PARALLEL_TEST"
+"""An environment variable that every process of a tree inherits, whatever becomes of it."""
+
+ROUNDS = int(os.environ.get("PARALLEL_ROUNDS", "50"))
+"""How often the tests at random moments are repeated."""
+
+
+def marked_processes(mark: str) -> dict[int, str]:
+    """Every living process on this machine that has the mark, but this one: pid and command."""
+    wanted = f"{MARK}={mark}".encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state != "Z":
+                    found[int(entry.name)] = (entry / "comm").read_text().strip()
+        except OSError:
+            continue  # gone in the meantime
+    return found
+
+
+def wait_until_gone(mark: str, seconds: float) -> dict[int, str]:
+    """Wait for the end of every process with the mark; what is left after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (left := marked_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def kill_all(pids: dict[int, str]) -> None:
+    """Do not let one failing test spoil the next."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def open_descriptors() -> dict[str, str]:
+    """This process's descriptors and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+    return found
+
+
+def run_program(
+    path: Path, *args: str, cwd: Path | None = None, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run a script as a user would, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, str(path), *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+async def eventually(condition: object, seconds: float = 10) -> None:
+    """Wait for a condition that another process brings about."""
+    assert callable(condition)
+    with trio.fail_after(seconds):
+        while not condition():
+            await trio.sleep(0.005)
