@@ -19,8 +19,7 @@ from bench.samples import Samples
 
 PATIENCE = 60.0  # seconds for one turn; a contender that needs more hangs
 PAUSE = 0.02  # seconds between turns, for what the last one left behind (exits, fresh spares)
-# A library's own thread pool would make every fork of its process dearer, and is not the subject.
-SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 
 
 class SeatFailedError(Exception):
@@ -43,7 +42,7 @@ class Seat:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             start_new_session=True,
-            env={**os.environ, **SINGLE_THREADED},
+            env=surroundings(),
         )
 
     @property
@@ -116,6 +115,16 @@ class Seat:
         lines = self._stderr.read().decode(errors="replace").split("\n")
         spoken = [line.strip() for line in lines if line.strip()]
         return spoken[-1] if spoken else "it exited without a word"
+
+
+def surroundings() -> dict[str, str]:
+    """Return the environment of every contender.
+
+    Modules come from cached bytecode, as installed ones do; else each import is a compilation. A
+    numerical library starts no threads of its own, which make every fork of its process dearer.
+    """
+    inherited = {name: os.environ[name] for name in os.environ if name != NO_BYTECODE}
+    return {**inherited, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @contextlib.contextmanager

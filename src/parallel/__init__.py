@@ -31,6 +31,8 @@ from ._hub import Message as Message
 from ._hub import open_hub as open_hub
 from ._process import Ending as Ending
 from ._process import Process as Process
+from ._processes import ProcessInfo as ProcessInfo
+from ._processes import processes as processes
 from ._root import init as init
 from .errors import HostDied as HostDied
 from .errors import HostMismatch as HostMismatch

@@ -8,7 +8,7 @@ The life of a call, with who does it:
 3.  The fork server passes them on to a spare, writes it down, says `Started`, and forks another
     spare when it has nothing else to do.
 4.  The worker reads settings and task from control, settles in, unpickles, says READY.
-5.  It runs the function, sends RESULT or RAISED, waits until what it sent elsewhere is taken, exits.
+5.  It runs the function, sends RESULT or RAISED, waits until what else it sent is taken, exits.
 6.  The fork server reaps it, kills what it left behind, and says `Exited`.
 7.  The caller returns the value or raises the exception.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, TypeVarTuple, overload
@@ -217,7 +217,7 @@ async def _live_in_nursery(
 @asynccontextmanager
 async def _block(
     fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], options: _Options
-) -> AsyncIterator[tuple[Channel[Any, Any], Process[Any]]]:
+) -> AsyncGenerator[tuple[Channel[Any, Any], Process[Any]], None]:
     call, channel = _launch(fn, args, options, with_hub=True)
     assert channel is not None
     process = call.process
@@ -236,7 +236,7 @@ async def _block(
                 process.on_failure = body.cancel
                 await process.ready()
                 yield channel, process
-        except BaseException as exc:  # noqa: BLE001, ASYNC103  # raised below, when all is known
+        except BaseException as exc:  # noqa: ASYNC103  # raised below, when all is known
             body_error = exc
             process.cancel()
         channel.close()

@@ -82,9 +82,9 @@ class Pace:
         """Await this first in every call."""
         self._calls += 1
         if self._calls < CALLS_WITHOUT_YIELD:
-            return trio.lowlevel.checkpoint_if_cancelled()
+            return trio.lowlevel.checkpoint_if_cancelled()  # noqa: ASYNC105  # the caller awaits it
         self._calls = 0
-        return trio.lowlevel.checkpoint()
+        return trio.lowlevel.checkpoint()  # noqa: ASYNC105
 
 
 class Channel(

@@ -15,7 +15,7 @@ import trio
 
 from ._endpoint import Endpoint, close_all
 from ._wire.codec import Packed
-from ._wire.frames import HEADER_SIZE, Buffer, Frame, FrameReader, Kind, encode
+from ._wire.frames import Buffer, Frame, FrameReader, Kind, encode
 from ._wire.greetings import Peer, Reset, decode_peer, decode_reset, encode_reset
 from .errors import MessageTooLarge, ProtocolError
 

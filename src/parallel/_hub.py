@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
@@ -146,7 +146,7 @@ class Hub(Generic[ReceiveT, SendT]):
         """Connections that have not ended."""
         self._opened = False
         self._ready: deque[HubWire] = deque()
-        self._events: deque[Connected | Ended | Disconnected] = deque()
+        self._events: deque[Event[ReceiveT]] = deque()
         self._pace = Pace()
         self._turns = 0
         self._listening = False
@@ -305,10 +305,11 @@ class Hub(Generic[ReceiveT, SendT]):
         try:
             wire.check_sending()
             await wire.send(packed)
+            self._sent += 1
+            return
         except trio.BrokenResourceError:
-            await wire.explain()
-            raise self._gone(wire) from wire.explanation
-        self._sent += 1
+            pass
+        raise self._gone(wire) from await wire.explain()
 
     def send_nowait(self, client: Client, value: SendT) -> None:
         """As `send`, but raises `trio.WouldBlock` where that would have to wait for room."""
@@ -447,7 +448,7 @@ class _Messages(AsyncIterator[tuple[Client, ReceiveT]]):
 
 
 @asynccontextmanager
-async def open_hub() -> AsyncIterator[Hub[Any, Any]]:
+async def open_hub() -> AsyncGenerator[Hub[Any, Any], None]:
     """A hub in this process, for channels that you hand out.
 
         async with parallel.open_hub() as hub:

@@ -15,8 +15,8 @@ import trio
 from ._connection import Connection
 from ._endpoint import Endpoint
 from ._settings import HostSettings
-from ._wire.greetings import Peer, encode_peer
 from ._wire.frames import Kind
+from ._wire.greetings import Peer, encode_peer
 from ._wire.requests import (
     MAX_NAME,
     Cancel,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -41,7 +41,7 @@ async def init(
     heartbeat: float = 30.0,
     max_message_size: int | None = None,
     buffer_size: int = 1 << 16,
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None, None]:
     """Start what `run` and `spawn` need; on leaving end every process that was started.
 
     One at a time in a program, and only in its first process: workers inherit it.
@@ -122,7 +122,8 @@ async def _start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
 
 def _interpreter_flags() -> list[str]:
     """As this interpreter was started: -X, -W, -O, ..."""
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return flags
 
 
 async def _wait_until_ready(endpoint: Endpoint, host: str) -> int:
@@ -164,7 +165,7 @@ async def _end_host(member: Member, keeper: trio.Process) -> None:
     finally:
         close_connections(None)
         member.ask(Stop())
-        await _wait_for_keeper(member, keeper)
+        await _wait_for_keeper(member, keeper)  # noqa: ASYNC102  # the caller shields, it is bounded
         set_current_member(None)
         member.close()
         os.close(member.table)
@@ -197,7 +198,7 @@ async def _wait_for_keeper(member: Member, keeper: trio.Process) -> None:
 
 
 @contextmanager
-def _second_interrupt_kills(member: Member) -> Iterator[None]:
+def _second_interrupt_kills(member: Member) -> Generator[None, None, None]:
     """The first Ctrl-C goes its usual way; one while things end because of it skips `grace`."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -7,9 +7,10 @@ the user happens to stand before `sys.path` is what the caller's was.
 import json
 import os
 import sys
+from typing import Any
 
 
-def _read_settings(descriptor: int) -> dict[str, object]:
+def _read_settings(descriptor: int) -> dict[str, Any]:
     """One line of JSON from the root, read byte by byte: what follows is for the fork server."""
     line = bytearray()
     while not line.endswith(b"\n"):
@@ -17,7 +18,8 @@ def _read_settings(descriptor: int) -> dict[str, object]:
         if not byte:
             sys.exit(0)  # the root is gone already
         line += byte
-    return json.loads(line)
+    settings: dict[str, Any] = json.loads(line)
+    return settings
 
 
 def _main() -> None:
@@ -25,7 +27,7 @@ def _main() -> None:
     settings = _read_settings(descriptor)
     sys.path[:] = settings.pop("path")
     sys.argv[1:] = []
-    from parallel._host.keeper import keep  # only now can it be found
+    from parallel._host.keeper import keep  # noqa: PLC0415  # only now can it be found
 
     keep(descriptor, settings)
 

@@ -22,8 +22,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from .._endpoint import Endpoint, close_all, socket_pair
-from .._table import TableWriter, create_table
 from .._settings import HostSettings
+from .._table import TableWriter, create_table
 from .._wire.requests import Cut, NotReady, Ready, Request, RequestReader, Start, encode
 from ..errors import ProtocolError
 from . import kernel, worker
@@ -46,7 +46,7 @@ def serve(descriptor: int, settings: dict[str, Any], keeper: int) -> NoReturn:
     try:
         options = HostSettings(**settings)
         _prepare(options)
-    except BaseException:  # a module of the user's is imported there; the root says what it was
+    except BaseException:  # noqa: ASYNC103  # a module of the user's is imported there; the root says what it was
         _say_and_leave(root, traceback.format_exc())
     ForkServer(root, options, keeper).run()
 
@@ -301,24 +301,24 @@ class ForkServer:
         signal.set_wakeup_fd(self.signal_sender.fileno(), warn_on_full_buffer=False)
         self.selector.register(self.signal_receiver, selectors.EVENT_READ, self._reap)
         self.private_descriptors = [
-            self.selector.fileno(),  # type: ignore[attr-defined]  # epoll and kqueue have one
+            self.selector.fileno(),  # epoll and kqueue have one
             self.signal_receiver.fileno(),
             self.signal_sender.fileno(),
         ]
 
     def _watch_exit(self, pid: int, handle: Callable[[], None]) -> None:
         try:
-            exit = kernel.Exit(pid)
+            watched = kernel.Exit(pid)
         except OSError:
             handle()  # it is gone already
             return
 
         def once(_events: int) -> None:
-            self.selector.unregister(exit)
+            self.selector.unregister(watched)
             handle()
 
-        self.private_descriptors.append(exit.fileno())
-        self.selector.register(exit, selectors.EVENT_READ, once)
+        self.private_descriptors.append(watched.fileno())
+        self.selector.register(watched, selectors.EVENT_READ, once)
 
     def _root_gone(self) -> None:
         self._remove_client(ROOT)

@@ -31,8 +31,7 @@ def keep(descriptor: int, settings: dict[str, Any]) -> NoReturn:
     root_exit = _watch(settings["root_pid"])
     fork_server = os.fork()
     if fork_server == 0:
-        # Only here, so that the keeper stays as small as it is.
-        from .forkserver import serve
+        from .forkserver import serve  # noqa: PLC0415  # only here: the keeper stays small
 
         serve(descriptor, settings, keeper)
     os.close(descriptor)

@@ -103,9 +103,9 @@ class Process:
 
     def below(self) -> Iterator[Process]:
         """Everything below, innermost first, then itself."""
-        outside_in = [self]
+        outside_in: list[Process] = [self]
         for process in outside_in:  # it grows while we walk: cascades may be deep
-            outside_in += process.children.values()
+            outside_in.extend(process.children.values())
         return reversed(outside_in)
 
     def fate(self) -> Gone:
@@ -167,7 +167,9 @@ class Plan:
             case _:
                 return [Close(descriptors)]
 
-    def refused(self, asker: int, request: Start, descriptors: Sequence[int], why: str) -> list[Instruction]:
+    def refused(
+        self, asker: int, request: Start, descriptors: Sequence[int], why: str
+    ) -> list[Instruction]:
         """There can be no process."""
         return [Close(descriptors), Send(asker, Refused(request.request, why))]
 

@@ -66,7 +66,7 @@ def work(sock: socket.socket, settings: HostSettings, table: int, fork_server: i
         sync_function = trio.run(worker.begin)
         if sync_function is not None:
             worker.run_sync(sync_function)
-    except BaseException:
+    except BaseException:  # noqa: ASYNC103  # nobody is above us
         traceback.print_exc()
         worker.returncode = 1
     _exit(worker.returncode)
@@ -103,8 +103,9 @@ class Worker:
         try:
             function, args = await self._receive_task()
         except Exception as exc:  # whatever is wrong with the task is the caller's to know
-            self._conclude(self._failed(exc, skip=0))
-            await self._linger(None)
+            verdict = self._failed(exc, skip=0)
+            self._conclude(verdict)
+            await self._linger(verdict)
             return None
         self.control.push(Kind.READY)
         call = functools.partial(function, *args)
@@ -168,14 +169,12 @@ class Worker:
         handler = signal.signal(signal.SIGTERM, lambda *_: token.run_sync_soon(self._cancel))
         forget = functools.partial(signal.signal, signal.SIGTERM, signal.SIG_DFL)
         os.register_at_fork(after_in_child=forget)  # a helper must be able to die of it
+        verdict = self._was_cancelled()
         try:
             with trio.CancelScope() as self.scope:
-                value = await call()
-        except BaseException as exc:  # all of them are the caller's
+                verdict = self._returned(await call())
+        except BaseException as exc:  # noqa: ASYNC103  # all of them are the caller's
             verdict = self._failed(exc, skip=1)
-        else:
-            cancelled = self.scope.cancelled_caught
-            verdict = self._was_cancelled() if cancelled else self._returned(value)
         with trio.CancelScope() as self.scope:
             if self.cancelled:
                 self.scope.cancel()
@@ -194,7 +193,7 @@ class Worker:
         """Steps 3 and 4 for a sync function."""
         try:
             value = call()
-        except BaseException as exc:  # all of them are the caller's
+        except BaseException as exc:  # noqa: ASYNC103  # all of them are the caller's
             verdict = self._failed(exc, skip=1)
         else:
             if inspect.iscoroutine(value):  # a lambda or the like that calls an async function
@@ -266,7 +265,7 @@ def _exit_code(exc: SystemExit) -> int:
     """As the interpreter does it."""
     if exc.code is None or isinstance(exc.code, int):
         return (exc.code or 0) & 0xFF
-    print(exc.code, file=sys.stderr)
+    sys.stderr.write(f"{exc.code}\n")
     return 1
 
 
@@ -283,7 +282,7 @@ def _exit(returncode: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # waits for non-daemon threads
         atexit._run_exitfuncs()
-    except BaseException:
+    except BaseException:  # noqa: ASYNC103  # the process ends anyway
         traceback.print_exc()
     _flush_output()
     if returncode < 0:

@@ -34,6 +34,10 @@ IN_BAND = 1 << 14
 class Portable(Protocol):
     """What travels with a descriptor of its own."""
 
+    def depart(self) -> int:
+        """Make that descriptor; called when the message is accepted."""
+        ...
+
     def close(self) -> None:
         """Give it up; called where the message that carried it cannot be unpickled."""
 
@@ -53,7 +57,7 @@ class Packed:
 
 
 class _State(threading.local):
-    departing: list[Any] | None = None
+    departing: list[Portable] | None = None
     arriving: list[int | None] | None = None
     arrived: list[Portable]
 
@@ -101,9 +105,9 @@ def pack(
             packed = _dump(value, cloudpickle.dumps)
         except KeyboardInterrupt:
             raise
-        except BaseException as exc:  # a SystemExit of somebody's __reduce__ among them
+        except BaseException as exc:  # noqa: ASYNC103  # a SystemExit of somebody's __reduce__
             path, culprit = find_culprit(parts or {what: value}, _is_sendable)
-            raise NotSendable(path, culprit, _first_line(exc)) from exc
+            raise NotSendable(path, culprit, _first_line(exc)) from exc  # noqa: ASYNC104
     if packed.size > max_size:
         raise MessageTooLarge(packed.size, max_size)
     return packed
@@ -115,8 +119,8 @@ def _try_plain(value: object) -> Packed | None:
         packed = _dump(value, pickle.dumps)
     except KeyboardInterrupt:
         raise
-    except BaseException:
-        return None
+    except BaseException:  # noqa: ASYNC103
+        return None  # noqa: ASYNC104
     by_value = b"__main__" in packed.body or cloudpickle.list_registry_pickle_by_value()
     return None if by_value else packed
 
@@ -131,7 +135,8 @@ def _dump(value: object, dumps: Callable[..., bytes]) -> Packed:
         buffers.append(view)
         return False
 
-    _state.departing = departing = []
+    departing: list[Portable] = []
+    _state.departing = departing
     try:
         body = dumps(value, protocol=5, buffer_callback=keep_in_band)
     finally:
@@ -144,8 +149,8 @@ def _is_sendable(value: object) -> bool:
         _dump(value, cloudpickle.dumps)
     except KeyboardInterrupt:
         raise
-    except BaseException:
-        return False
+    except BaseException:  # noqa: ASYNC103
+        return False  # noqa: ASYNC104
     return True
 
 
@@ -167,13 +172,14 @@ def unpack(
     except KeyboardInterrupt:
         raise
     except BaseException as exc:
-        raise _not_unpickled(what, exc) from exc
+        raise _not_unpickled(what, exc) from exc  # noqa: ASYNC104
 
 
 def _unpack_with(
     body: Buffer, buffers: Sequence[Buffer], descriptors: Sequence[int], what: str
 ) -> Any:
-    _state.arriving = arriving = [*descriptors]
+    arriving: list[int | None] = [*descriptors]
+    _state.arriving = arriving
     _state.arrived = []
     try:
         return pickle.loads(body, buffers=buffers)
@@ -182,7 +188,7 @@ def _unpack_with(
             thing.close()
         if isinstance(exc, KeyboardInterrupt):
             raise
-        raise _not_unpickled(what, exc) from exc
+        raise _not_unpickled(what, exc) from exc  # noqa: ASYNC104
     finally:
         for descriptor in arriving:
             if descriptor is not None:

@@ -93,9 +93,7 @@ def decode_failure(data: Buffer) -> BaseException:
 
 def as_remote_error(exc: BaseException) -> RemoteError:
     """`exc` as text alone."""
-    return RemoteError(
-        type(exc).__qualname__, _text(exc), "".join(traceback.format_exception(exc))
-    )
+    return RemoteError(type(exc).__qualname__, _text(exc), "".join(traceback.format_exception(exc)))
 
 
 def _members(exc: BaseException) -> list[BaseException] | None:
@@ -179,23 +177,20 @@ def _make(index: int, records: list[_Record], made: dict[int, BaseException]) ->
 def _unpickle(pickled: bytes | None, members: list[BaseException]) -> BaseException:
     if pickled is None:
         raise TypeError("it was not pickled")
-    exc: Any
     form, *parts = unpack(pickled, what="an exception")
+    exc: BaseException
     if form == _Form.OWN:
         (exc,) = parts
         if not isinstance(exc, BaseException):
             raise TypeError("its __reduce__ makes something else of it")
         return exc
     cls, args, state = parts
-    if form == _Form.GROUP:
-        exc = cls.__new__(cls, *args, members)
-    else:
-        exc = _without_user_init(cls, args)
+    exc = cls.__new__(cls, *args, members) if form == _Form.GROUP else _without_init(cls, args)
     exc.__setstate__(state)
     return exc
 
 
-def _without_user_init(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+def _without_init(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """As `cls(*args)`, but without running an `__init__` of the user's.
 
     `args` are what reached the built-in base class, not what the user's `__init__` took: a class

@@ -62,7 +62,7 @@ class Frame(NamedTuple):
 
 
 def encode(kind: Kind, body: bytes = b"", sizes: Sequence[int] = (), descriptors: int = 0) -> bytes:
-    """The bytes of a frame up to its buffers, whose sizes are given and which follow as they are."""
+    """The bytes of a frame up to its buffers, which follow as they are and have these `sizes`."""
     if not sizes:
         return HEADER.pack(MAGIC, kind, descriptors, 0, len(body)) + body
     header = HEADER.pack(MAGIC, kind, descriptors, len(sizes), len(body))

@@ -137,7 +137,7 @@ Request: TypeAlias = (
 
 _TYPES: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}
 _FIELDS = {kind: dataclasses.fields(kind) for kind in _TYPES.values()}
-_PLAIN_TYPES = {
+_PLAIN_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "str": str,
     "bool": bool,

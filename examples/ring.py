@@ -1,0 +1,56 @@
+"""Ring: a token goes 1,000 times through processes that hold channels to each other's hubs.
+
+A channel travels inside a message like any other value and arrives as a new connection to the same
+hub. The root brings the neighbours together that way, lets the token go, and closes its own
+channels. There is no message that says "stop": the station where the token's journey ends returns
+and closes the channel to its neighbour, whose loop ends with that, and so on around the ring.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from typing import TypeAlias
+
+import trio
+
+import parallel
+
+STATIONS = 10
+HOPS = 1_000
+
+Link: TypeAlias = "parallel.Channel[Link | int, None]"
+
+
+async def station(hub: parallel.Hub[Link | int, None]) -> int:
+    """Pass the token on to the neighbour until it has made its hops; how many it made from here."""
+    passed = 0
+    async with AsyncExitStack() as stack:
+        async for _, message in hub:
+            if isinstance(message, parallel.Channel):
+                neighbour = await stack.enter_async_context(message)
+            elif message == 0:
+                break
+            else:
+                await neighbour.send(message - 1)
+                passed += 1
+    return passed
+
+
+async def main() -> None:
+    async with parallel.init(), trio.open_nursery() as nursery:
+        pairs = [await parallel.spawn(station, nursery=nursery) for _ in range(STATIONS)]
+        links = [link for link, _ in pairs]
+        for link, neighbour in zip(links, links[1:] + links[:1], strict=True):
+            await link.send(neighbour)
+        start = time.perf_counter()
+        await links[0].send(HOPS)
+        for link in links:
+            link.close()
+        passed = [await process.result() for _, process in pairs]
+        microseconds = (time.perf_counter() - start) / HOPS * 1e6
+        assert passed == [HOPS // STATIONS] * STATIONS
+        print(f"{sum(passed):,} hops through {STATIONS} processes: {microseconds:.0f} us each")
+
+
+trio.run(main)
