@@ -91,7 +91,7 @@ async def run(
 
 async def run(
     fn: Callable[..., Any],
-    *args: Any,
+    *args: object,
     where: Where = None,
     name: str | None = None,
     env: Mapping[str, str] | None = None,
@@ -160,7 +160,7 @@ def spawn(
 
 def spawn(
     fn: Callable[..., Awaitable[Any]],
-    *args: Any,
+    *args: object,
     nursery: trio.Nursery | None = None,
     where: Where = None,
     name: str | None = None,
