@@ -134,7 +134,8 @@ class Channel(
             await self._raise_broken()
         packed = pack(value, max_size=wire.max_size)
         try:
-            await wire.send(packed)
+            if not wire.try_send(packed):
+                await wire.send(packed)
         except trio.BrokenResourceError:
             await self._raise_broken()
         self._sent += 1
@@ -232,7 +233,7 @@ class Channel(
         """What has gone through so far."""
         wire = self._wire
         return ChannelStatistics(
-            self._sent, self._received, wire.endpoint.unwritten, wire.reader.buffered
+            self._sent, self._received, wire.unwritten, wire.reader.buffered
         )
 
     def __enter__(self) -> Self:

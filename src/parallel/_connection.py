@@ -19,6 +19,15 @@ from ._wire.frames import Buffer, Frame, FrameReader, Kind, encode
 from ._wire.greetings import Peer, Reset, decode_peer, decode_reset, encode_reset
 from .errors import MessageTooLarge, ProtocolError
 
+BURST = 8
+"""So many messages in a row, and those that follow are collected before they are written."""
+
+MAX_PATIENCE = 1024
+"""At most so many messages until a burst is looked for again."""
+
+MAX_BATCHED = 1 << 12
+"""Bytes from which on a message is worth a system call of its own."""
+
 READS_IN_A_ROW = 16
 """How often a large message is read on before other tasks get their turn."""
 
@@ -47,15 +56,36 @@ class Connection:
         """`cause` is known, or never will be."""
         self._flushing = False
         self._waiting: list[tuple[trio.lowlevel.Task, int]] = []
-        self._written = 0
+        self._accepted = 0
+        self._batch: list[bytes] = []
+        self._batched = 0
+        self._direct = 0
+        self._patience = BURST
         _connections.add(self)
 
     # Sending
 
     def has_room(self, size: int) -> bool:
         """Whether a message of `size` bytes would be accepted now."""
-        unwritten = self.endpoint.unwritten
+        unwritten = self.unwritten
         return not unwritten or unwritten + size <= self.buffer_size
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes that have been accepted and not yet been taken by the socket."""
+        return self.endpoint.unwritten + self._batched
+
+    @property
+    def _written(self) -> int:
+        """Bytes that the socket has taken since the beginning."""
+        return self._accepted - self.unwritten
+
+    def try_send(self, packed: Packed) -> bool:
+        """Accept what needs no waiting at all; False, and nothing was done, for the rest."""
+        if packed.buffers or not self.has_room(packed.size):
+            return False
+        self.accept(packed)
+        return True
 
     async def send(self, packed: Packed, kind: Kind = Kind.MESSAGE) -> None:
         """Wait for room, accept, and keep the caller's memory no longer than this call.
@@ -76,6 +106,14 @@ class Connection:
 
     def accept(self, packed: Packed, kind: Kind = Kind.MESSAGE) -> None:
         """Take the message, room or not, with whatever travels in it."""
+        if packed.buffers or packed.passengers:
+            self._accept_with(packed, kind)
+        else:
+            frame = encode(kind, packed.body)
+            if not self._put_in_batch(frame):
+                self._push([frame], ())
+
+    def _accept_with(self, packed: Packed, kind: Kind) -> None:
         descriptors: list[int] = []
         try:
             for passenger in packed.passengers:
@@ -91,12 +129,46 @@ class Connection:
         head = encode(kind, packed.body, sizes, count)
         self._push([head, *packed.buffers], descriptors)
 
+    def _put_in_batch(self, frame: bytes) -> bool:
+        """Save a system call for each message of a burst: collect them, until trio goes on.
+
+        A message is written at once as a rule. After some in a row they wait for a system task,
+        which finds what came until then; when it finds next to nothing, this was no burst, and the
+        next attempt comes later.
+        """
+        self._direct += 1
+        if self._direct < self._patience or len(frame) > MAX_BATCHED:
+            return False
+        if not self._batch:
+            if self.broken or self.endpoint.unwritten or not self._flush_soon():
+                return False
+            _unwritten.add(self)
+        self._batch.append(frame)
+        self._batched += len(frame)
+        self._accepted += len(frame)
+        return True
+
+    def _write_batch(self) -> None:
+        batch, self._batch, self._batched = self._batch, [], 0
+        if len(batch) >= BURST:
+            self._patience = BURST
+        else:
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
+            self._direct = 0
+        self._write_or_queue([b"".join(batch)], ())
+
     def push(self, kind: Kind, body: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         """Send a small frame that needs no room: it ends or begins something."""
         count = 0 if kind is Kind.DESCRIPTORS else len(descriptors)
         self._push([encode(kind, body, (), count)], descriptors)
 
     def _push(self, chunks: Sequence[Buffer], descriptors: Sequence[int]) -> None:
+        if self._batch:
+            self._write_batch()
+        self._accepted += sum(map(len, chunks))
+        self._write_or_queue(chunks, descriptors)
+
+    def _write_or_queue(self, chunks: Sequence[Buffer], descriptors: Sequence[int]) -> None:
         try:
             self.endpoint.push(chunks, descriptors)
         except OSError as exc:
@@ -124,25 +196,26 @@ class Connection:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _return_buffers(self) -> None:
-        mark = self._written + self.endpoint.unwritten
-        await self._wait_until_written(mark, borrowed=True)
+        await self._wait_until_written(self._accepted, borrowed=True)
 
     async def flushed(self) -> None:
         """Wait until nothing waits here any more, or nobody will ever take it."""
-        while self.endpoint.unwritten and not self.broken:
+        while self.unwritten and not self.broken:
             await self._wait_until_written(self._written + 1)
 
-    def _flush_soon(self) -> None:
-        if self._flushing:
-            return
-        try:
-            trio.lowlevel.spawn_system_task(self._flush, name=f"flush {self!r}")
-        except RuntimeError:
-            return  # no trio here now; `flush_all` ends what is left
-        self._flushing = True
+    def _flush_soon(self) -> bool:
+        """False where no trio runs now; `flush_all` ends what is left then."""
+        if not self._flushing:
+            try:
+                trio.lowlevel.spawn_system_task(self._flush, name="parallel: flush a connection")
+            except RuntimeError:
+                return False
+            self._flushing = True
+        return True
 
     async def _flush(self) -> None:
         try:
+            self._flush_batch()
             while self.endpoint.unwritten:
                 try:
                     await trio.lowlevel.wait_writable(self.endpoint.sock)
@@ -152,14 +225,23 @@ class Connection:
         finally:
             self._flushing = False
 
+    def _flush_batch(self) -> None:
+        try:
+            if self._batch:
+                self._write_batch()
+        except trio.BrokenResourceError:
+            return  # whoever sends next will see
+        self._after_writing()
+
     def _write(self) -> None:
-        before = self.endpoint.unwritten
         try:
             self.endpoint.write()
         except OSError as exc:
             self._break(exc)
-            return
-        self._written += before - self.endpoint.unwritten
+        else:
+            self._after_writing()
+
+    def _after_writing(self) -> None:
         self._wake()
         if not self.endpoint.unwritten:
             _unwritten.discard(self)
@@ -167,7 +249,7 @@ class Connection:
                 self.endpoint.close()
 
     def _wake(self) -> None:
-        unwritten = self.endpoint.unwritten
+        unwritten = self.unwritten
         still_waiting = []
         for task, mark in self._waiting:
             if unwritten and self._written < mark and not self.broken:
@@ -182,6 +264,7 @@ class Connection:
         if self.cause is None:
             self.cause = exc if isinstance(exc, ProtocolError) else None
         self.endpoint.drop()
+        self._batch, self._batched = [], 0
         _unwritten.discard(self)
         self._wake()
         if self.closed:

@@ -304,7 +304,8 @@ class Hub(Generic[ReceiveT, SendT]):
         packed = pack(value, max_size=wire.max_size)
         try:
             wire.check_sending()
-            await wire.send(packed)
+            if not wire.try_send(packed):
+                await wire.send(packed)
             self._sent += 1
             return
         except trio.BrokenResourceError:
@@ -392,7 +393,7 @@ class Hub(Generic[ReceiveT, SendT]):
 
     def statistics(self) -> HubStatistics:
         """What has gone through so far."""
-        unsent = sum(wire.endpoint.unwritten for wire in self._wires)
+        unsent = sum(wire.unwritten for wire in self._wires)
         return HubStatistics(len(self.clients), self._sent, self._received, unsent)
 
     def close(self, reset: Reset | None = None) -> None:

@@ -16,7 +16,6 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import cloudpickle
@@ -26,6 +25,9 @@ from .culprit import find_culprit
 from .frames import UNLIMITED, Buffer
 
 PortableT = TypeVar("PortableT", bound="Portable")
+
+_ATOMS = frozenset({int, float, bool, str, bytes, type(None)})
+"""Types whose pickle holds nothing but themselves."""
 
 IN_BAND = 1 << 14
 """Buffers below this size in bytes are copied into the pickle: a part of its own costs more."""
@@ -42,18 +44,22 @@ class Portable(Protocol):
         """Give it up; called where the message that carried it cannot be unpickled."""
 
 
-@dataclass(slots=True)
 class Packed:
     """A pickled value: its bytes, its large buffers, and what travels with it."""
 
-    body: bytes
-    buffers: list[memoryview] = field(default_factory=list)
-    passengers: Sequence[Portable] = ()
+    __slots__ = ("body", "buffers", "passengers", "size")
 
-    @property
-    def size(self) -> int:
+    def __init__(
+        self,
+        body: bytes,
+        buffers: Sequence[memoryview] = (),
+        passengers: Sequence[Portable] = (),
+    ) -> None:
+        self.body = body
+        self.buffers = buffers
+        self.passengers = passengers
+        self.size = len(body) + sum(map(len, buffers)) if buffers else len(body)
         """In bytes, buffers included."""
-        return len(self.body) + sum(map(len, self.buffers))
 
 
 class _State(threading.local):
@@ -115,6 +121,8 @@ def pack(
 
 def _try_plain(value: object) -> Packed | None:
     """With C pickle alone; None where that will not do."""
+    if type(value) in _ATOMS:
+        return Packed(pickle.dumps(value, 5))
     try:
         packed = _dump(value, pickle.dumps)
     except KeyboardInterrupt:
