@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import warnings
+import weakref
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from ._endpoint import socket_pair
 from ._member import Member, current_member
 from ._wire.codec import arrive, claim, pack, unpack
 from ._wire.frames import Frame, Kind
-from ._wire.greetings import Reset
+from ._wire.greetings import Peer, Reset
 from .errors import ProtocolError, WorkerCancelled, WorkerDied
 
 SendT = TypeVar("SendT")
@@ -54,7 +55,10 @@ class Wire(Connection):
 
     async def explain(self) -> BaseException | None:
         """Why the connection ended without the other side's word, as far as it gets known."""
-        if self.reset is None and self.peer is not None and not self.settled.is_set():
+        if self.broken and not self.closed:
+            self.read_ahead()
+        lost = self.at_eof and not self.got_end and self.reset is None
+        if lost and self.peer is not None and not self.settled.is_set():
             with trio.move_on_after(PATIENCE):
                 await self.settled.wait()
         return self.explanation
@@ -64,7 +68,8 @@ class Wire(Connection):
         """What is known by now."""
         peer = self.peer
         if self.reset is None or peer is None:
-            return self.cause
+            ended = self.got_end and isinstance(self.cause, WorkerDied)
+            return None if ended and self.cause.returncode == 0 else self.cause
         if self.reset.reason == "cancelled":
             return WorkerCancelled(peer.host, peer.pid, peer.name)
         return WorkerDied(peer.host, peer.pid, peer.name, reason=self.reset.text)
@@ -111,8 +116,11 @@ class Channel(
         self._pace = Pace()
         self._sent = 0
         self._received = 0
-        self._broken_error: BaseException | None = None
-        wire.member.greet(wire)
+        self._broken_errors: weakref.WeakSet[BaseException] = weakref.WeakSet()
+        try:
+            wire.member.greet(wire)
+        except trio.BrokenResourceError:
+            pass  # the hub has gone meanwhile, as the first use of this channel will tell
 
     @property
     def wire(self) -> Wire:
@@ -143,11 +151,14 @@ class Channel(
     def send_nowait(self, value: SendT) -> None:
         """As `send`, but raises `trio.WouldBlock` where that would have to wait for room."""
         wire = self._wire
-        wire.check_sending()
-        packed = pack(value, max_size=wire.max_size)
-        if not wire.has_room(packed.size):
-            raise trio.WouldBlock
-        wire.accept(packed)
+        try:
+            wire.check_sending()
+            packed = pack(value, max_size=wire.max_size)
+            if not wire.has_room(packed.size):
+                raise trio.WouldBlock
+            wire.accept(packed)
+        except trio.BrokenResourceError:
+            raise self._broken() from wire.explanation
         if packed.buffers:
             wire.endpoint.own_unwritten()
         self._sent += 1
@@ -209,12 +220,13 @@ class Channel(
     def _broken(self) -> trio.BrokenResourceError:
         peer = self._wire.peer
         who = f"{peer.name!r} (pid {peer.pid} on host {peer.host!r})" if peer else "the other side"
-        self._broken_error = trio.BrokenResourceError(f"the channel to {who} is broken")
-        return self._broken_error
+        error = trio.BrokenResourceError(f"the channel to {who} is broken")
+        self._broken_errors.add(error)
+        return error
 
     def raised(self, error: BaseException) -> bool:
         """Whether `error` is this channel's report of being broken."""
-        return error is self._broken_error
+        return error in self._broken_errors
 
     def close(self) -> None:
         """Say that nothing will follow and take nothing more. What was sent will still arrive."""
@@ -227,7 +239,7 @@ class Channel(
 
     def clone(self) -> Channel[SendT, ReceiveT]:
         """A new connection to the same hub, in this process; to be closed on its own."""
-        return _arrive(self.depart(), self._label)
+        return _arrive(self.depart(), self._label, self._wire.peer)
 
     def statistics(self) -> ChannelStatistics:
         """What has gone through so far."""
@@ -245,7 +257,7 @@ class Channel(
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         """Travel: `depart` is called when the message is accepted, `_arrive` where it ends up."""
         self._check_portable()
-        return arrive, (claim(self), partial(_arrive, label=self._label))
+        return arrive, (claim(self), partial(_arrive, label=self._label, peer=self._wire.peer))
 
     def _check_portable(self) -> None:
         if self._wire.closed or self._wire.sent_end:
@@ -260,9 +272,8 @@ class Channel(
         near, far = socket_pair()
         try:
             self._wire.push(Kind.CLONE, descriptors=[far.detach()])
-        except BaseException:
-            near.close()
-            raise
+        except trio.BrokenResourceError:
+            pass  # the hub has gone: so the new one arrives broken, as if that happened on the way
         return near.detach()
 
     def __del__(self) -> None:
@@ -275,6 +286,9 @@ class Channel(
         return f"<parallel.Channel {state}>"
 
 
-def _arrive(descriptor: int, label: str | None) -> Channel[Any, Any]:
+def _arrive(descriptor: int, label: str | None, peer: Peer | None) -> Channel[Any, Any]:
     wire = Wire(socket.socket(fileno=descriptor), current_member())
+    if peer is not None:
+        wire.peer = peer  # it will say so itself, unless it has gone by now
+        wire.on_peer()
     return Channel(wire, label)

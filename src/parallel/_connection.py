@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import socket
 import weakref
+from collections import deque
 from collections.abc import Sequence
 
 import trio
 
-from ._endpoint import Endpoint, close_all
+from ._endpoint import MAX_DESCRIPTORS, Endpoint, close_all
 from ._wire.codec import Packed
 from ._wire.frames import Buffer, Frame, FrameReader, Kind, encode
 from ._wire.greetings import Peer, Reset, decode_peer, decode_reset, encode_reset
@@ -27,6 +28,8 @@ MAX_PATIENCE = 1024
 
 MAX_BATCHED = 1 << 12
 """Bytes from which on a message is worth a system call of its own."""
+
+_MESSAGE = Kind.MESSAGE
 
 READS_IN_A_ROW = 16
 """How often a large message is read on before other tasks get their turn."""
@@ -56,6 +59,7 @@ class Connection:
         """`cause` is known, or never will be."""
         self._flushing = False
         self._waiting: list[tuple[trio.lowlevel.Task, int]] = []
+        self._ahead: deque[Frame] = deque()
         self._accepted = 0
         self._batch: list[bytes] = []
         self._batched = 0
@@ -82,7 +86,17 @@ class Connection:
 
     def try_send(self, packed: Packed) -> bool:
         """Accept what needs no waiting at all; False, and nothing was done, for the rest."""
-        if packed.buffers or not self.has_room(packed.size):
+        endpoint = self.endpoint
+        if self._batch or endpoint.unwritten or self._direct >= self._patience:
+            if not self.has_room(packed.size):
+                return False
+        elif not packed.buffers and not packed.passengers:  # as nearly always
+            self._direct += 1
+            frame = encode(_MESSAGE, packed.body)
+            self._accepted += len(frame)
+            self._write_or_queue(frame)
+            return True
+        if packed.buffers:
             return False
         self.accept(packed)
         return True
@@ -110,8 +124,9 @@ class Connection:
             self._accept_with(packed, kind)
         else:
             frame = encode(kind, packed.body)
-            if not self._put_in_batch(frame):
-                self._push([frame], ())
+            self._direct += 1
+            if self._direct < self._patience or not self._put_in_batch(frame):
+                self._push_one(frame)
 
     def _accept_with(self, packed: Packed, kind: Kind) -> None:
         descriptors: list[int] = []
@@ -121,12 +136,15 @@ class Connection:
         except BaseException:
             close_all(descriptors)
             raise
-        count = len(descriptors)
-        while len(descriptors) > 200:
-            self.push(Kind.DESCRIPTORS, descriptors=descriptors[:200])
-            descriptors = descriptors[200:]
         sizes = [len(buffer) for buffer in packed.buffers]
-        head = encode(kind, packed.body, sizes, count)
+        head = encode(kind, packed.body, sizes, len(descriptors))
+        try:
+            while len(descriptors) > MAX_DESCRIPTORS:
+                first, descriptors = descriptors[:MAX_DESCRIPTORS], descriptors[MAX_DESCRIPTORS:]
+                self.push(Kind.DESCRIPTORS, descriptors=first)
+        except BaseException:
+            close_all(descriptors)
+            raise
         self._push([head, *packed.buffers], descriptors)
 
     def _put_in_batch(self, frame: bytes) -> bool:
@@ -136,8 +154,7 @@ class Connection:
         which finds what came until then; when it finds next to nothing, this was no burst, and the
         next attempt comes later.
         """
-        self._direct += 1
-        if self._direct < self._patience or len(frame) > MAX_BATCHED:
+        if len(frame) > MAX_BATCHED:
             return False
         if not self._batch:
             if self.broken or self.endpoint.unwritten or not self._flush_soon():
@@ -155,12 +172,22 @@ class Connection:
         else:
             self._patience = min(2 * self._patience, MAX_PATIENCE)
             self._direct = 0
-        self._write_or_queue([b"".join(batch)], ())
+        self._write_or_queue(b"".join(batch))
 
     def push(self, kind: Kind, body: bytes = b"", descriptors: Sequence[int] = ()) -> None:
         """Send a small frame that needs no room: it ends or begins something."""
         count = 0 if kind is Kind.DESCRIPTORS else len(descriptors)
-        self._push([encode(kind, body, (), count)], descriptors)
+        frame = encode(kind, body, (), count)
+        if descriptors:
+            self._push([frame], descriptors)
+        else:
+            self._push_one(frame)
+
+    def _push_one(self, frame: bytes) -> None:
+        if self._batch:
+            self._write_batch()
+        self._accepted += len(frame)
+        self._write_or_queue(frame)
 
     def _push(self, chunks: Sequence[Buffer], descriptors: Sequence[int]) -> None:
         if self._batch:
@@ -168,9 +195,14 @@ class Connection:
         self._accepted += sum(map(len, chunks))
         self._write_or_queue(chunks, descriptors)
 
-    def _write_or_queue(self, chunks: Sequence[Buffer], descriptors: Sequence[int]) -> None:
+    def _write_or_queue(
+        self, chunks: bytes | Sequence[Buffer], descriptors: Sequence[int] = ()
+    ) -> None:
         try:
-            self.endpoint.push(chunks, descriptors)
+            if isinstance(chunks, bytes):
+                self.endpoint.push_one(chunks)
+            else:
+                self.endpoint.push(chunks, descriptors)
         except OSError as exc:
             self._break(exc)
             raise trio.BrokenResourceError("the other side is gone") from exc
@@ -252,7 +284,7 @@ class Connection:
         unwritten = self.unwritten
         still_waiting = []
         for task, mark in self._waiting:
-            if unwritten and self._written < mark and not self.broken:
+            if unwritten and self._written < mark and not (self.broken or self.closed):
                 still_waiting.append((task, mark))
             else:
                 trio.lowlevel.reschedule(task)
@@ -293,10 +325,13 @@ class Connection:
 
     def next(self) -> Frame | None:
         """The next frame that has arrived as a whole; greetings and resets are dealt with here."""
+        return self._ahead.popleft() if self._ahead else self._next_read()
+
+    def _next_read(self) -> Frame | None:
         while True:
             try:
                 frame = self.reader.next()
-                if frame is None or not self._is_ours(frame):
+                if frame is None or frame.kind is _MESSAGE or not self._is_ours(frame):
                     return frame
             except (ProtocolError, MessageTooLarge) as exc:
                 self.fail(exc)
@@ -318,26 +353,36 @@ class Connection:
 
     def fill(self) -> bool:
         """Read what is there; False when nothing is there now. Sets `at_eof`."""
+        reader, endpoint = self.reader, self.endpoint
         for _ in range(READS_IN_A_ROW):
-            target = self.reader.target
-            data = self.endpoint.read(self.reader.descriptors, target)
+            data = endpoint.read(reader.descriptors, reader.target)
             if data is None:
                 return False
-            if self.endpoint.descriptors_lost:
+            if endpoint.descriptors_lost:
                 self.fail(ProtocolError("descriptors did not arrive: too many open files here"))
-            if isinstance(data, int):
-                self.reader.filled(data) if data else self._end_of_file()
-            elif data:
-                self.reader.feed(data)
+            if not data:
+                self.at_eof = True
+                reader.target = None
+            elif isinstance(data, int):
+                reader.filled(data)
             else:
-                self._end_of_file()
-            if self.reader.target is None:
+                reader.feed(data)
+            if reader.target is None:
                 break
         return True
 
-    def _end_of_file(self) -> None:
-        self.at_eof = True
-        self.reader.target = None
+    def read_ahead(self) -> None:
+        """The other side takes nothing more: find out whether it has said why.
+
+        That lies behind what nobody has received yet, which is little: who does not read any more
+        sends nothing but what it had accepted before.
+        """
+        try:
+            while not self.at_eof and self.fill():
+                while (frame := self._next_read()) is not None:
+                    self._ahead.append(frame)
+        except (ProtocolError, MessageTooLarge):
+            pass  # `cause` says so
 
     def fail(self, exc: BaseException) -> None:
         """The bytes make no sense, so nothing after them does."""
@@ -382,18 +427,33 @@ class Connection:
         self.end()
         self.closed = True
         close_all(self.reader.descriptors)
+        for frame in self._ahead:
+            close_all(frame.descriptors)
+        self._ahead.clear()
         self.reader = FrameReader(self.max_size)
         self._notify_closing()
         if self.endpoint.unwritten:
             self.endpoint.stop_reading()
+            if self._waiting:
+                self.endpoint.own_unwritten()  # those whose memory it is will wait no longer
         else:
             self.endpoint.close()
         self._wake()
 
-    def abandon(self, reset: Reset) -> None:
-        """As `close`, for a peer that takes too long: this process's end does not wait for it."""
-        self.close(reset)
+    def abandon(self, reset: Reset, cause: BaseException) -> None:
+        """Have done with a peer that takes too long; this process's end will not wait for it.
+
+        Whoever receives here finds the end, and closes.
+        """
+        self.sent_end = True
+        try:
+            self.push(Kind.RESET, encode_reset(reset))
+        except trio.BrokenResourceError:
+            pass  # it has gone meanwhile
         _unwritten.discard(self)
+        self.cause = cause
+        self.settled.set()
+        self.endpoint.stop_reading()
 
     def _notify_closing(self) -> None:
         try:

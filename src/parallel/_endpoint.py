@@ -23,7 +23,8 @@ MAX_DESCRIPTORS = 200
 """At most so many with one write; Linux takes 253."""
 
 _ANCILLARY = socket.CMSG_SPACE(256 * array.array("i").itemsize)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_TRUNCATED = int(socket.MSG_CTRUNC)  # as plain numbers: an enum's `&` costs as much as a read
 _MAX_GATHER = 64
 
 _endpoints: weakref.WeakSet[Endpoint] = weakref.WeakSet()
@@ -48,11 +49,20 @@ class Endpoint:
         """
         if self._outbox:
             self._queue(chunks, descriptors)
-        elif len(chunks) == 1 and not descriptors:
-            self._push_one(chunks[0])
         else:
             self._queue(chunks, descriptors)
             self.write()
+
+    def push_one(self, chunk: bytes) -> None:
+        """`push`, as for nearly all messages: nothing travels along, and as a rule nothing waits."""
+        sent = 0
+        if not self._outbox:
+            try:
+                sent = self.sock.send(chunk)
+            except BlockingIOError:
+                pass
+        if sent < len(chunk):
+            self._queue([memoryview(chunk)[sent:]], ())
 
     def _queue(self, chunks: Sequence[Buffer], descriptors: Sequence[int]) -> None:
         for chunk in chunks:
@@ -60,15 +70,6 @@ class Endpoint:
                 self._outbox.append((memoryview(chunk).cast("B"), descriptors))
                 self.unwritten += len(chunk)
                 descriptors = ()
-
-    def _push_one(self, chunk: Buffer) -> None:
-        """As for nearly all messages: nothing waits, nothing travels along."""
-        try:
-            sent = self.sock.send(chunk)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(chunk):
-            self._queue([memoryview(chunk)[sent:]], ())
 
     def write(self) -> bool:
         """Write what the socket takes; True when nothing is left. Raises OSError when broken."""
@@ -124,7 +125,7 @@ class Endpoint:
             return b"" if target is None else 0
         if ancillary:
             descriptors.extend(_descriptors_in(ancillary))
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             self.descriptors_lost = True
         return data
 

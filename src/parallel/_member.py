@@ -105,6 +105,7 @@ class Member:
         self.table = table
         self.reader = RequestReader()
         self.children: dict[int, Child] = {}
+        self.closed = False
         self.lost: BaseException | None = None
         self.why_lost: Callable[[], Awaitable[BaseException]] | None = None
         """Finds out why the fork server is gone; in the root."""
@@ -177,16 +178,20 @@ class Member:
                 self.reader.feed(data)
                 while (report := self.reader.next()) is not None:
                     self._handle(report[0])
-            await self._lose()
-        except trio.ClosedResourceError:
-            pass  # `close` was called
+            if not self.closed:
+                await self._lose()
         finally:
             self._token = None
 
     async def _read(self) -> bytes | None:
-        """What the fork server says next; None when it is gone."""
+        """What the fork server says next; None when it is gone, or `close` was called."""
         while True:
-            await trio.lowlevel.wait_readable(self.endpoint.sock)
+            try:
+                await trio.lowlevel.wait_readable(self.endpoint.sock)
+            except trio.ClosedResourceError:
+                return None
+            if self.closed:
+                return None
             data = self.endpoint.read(self.reader.descriptors)
             if data is not None:
                 assert isinstance(data, bytes)
@@ -234,6 +239,7 @@ class Member:
 
     def close(self) -> None:
         """Leave the tree."""
+        self.closed = True
         if self._token is not None:
             trio.lowlevel.notify_closing(self.endpoint.sock)
         self.endpoint.close()

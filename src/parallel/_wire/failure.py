@@ -9,9 +9,10 @@ from __future__ import annotations
 import enum
 import pickle
 import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
+from types import SimpleNamespace, TracebackType
+from typing import Any, TypeAlias
 
 import tblib
 import trio
@@ -19,6 +20,10 @@ import trio
 from ..errors import NotSendable, RemoteError
 from .codec import pack, unpack
 from .frames import Buffer
+
+
+_Line: TypeAlias = tuple[str, str, int, str]
+"""Of a traceback: file, function, line number, module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class _Record:
     type_name: str
     text: str
     traceback_text: str
-    traceback: dict[str, Any] | None
+    traceback: tuple[_Line, ...]
     members: tuple[int, ...] | None
     cause: int | None
     context: int | None
@@ -62,7 +67,7 @@ def encode_failure(exc: BaseException, skip: int = 0) -> bytes:
                 type(exc).__qualname__,
                 _text(exc),
                 "".join(traceback.format_exception(type(exc), exc, trace, chain=False)),
-                None if trace is None else tblib.Traceback(trace).as_dict(),
+                tuple(_lines(trace)),
                 None if members is None else tuple(number(member) or 0 for member in members),
                 number(exc.__cause__),
                 number(exc.__context__),
@@ -86,9 +91,30 @@ def decode_failure(data: Buffer) -> BaseException:
         exc.__suppress_context__ = record.suppress_context
         if record.notes:
             exc.__notes__ = list(record.notes)
-        if record.traceback is not None:
-            exc.__traceback__ = tblib.Traceback.from_dict(record.traceback).as_traceback()
+        exc.__traceback__ = _make_traceback(record.traceback)
     return made[0]
+
+
+def _lines(trace: TracebackType | None) -> Iterator[_Line]:
+    """Flat: a dict in a dict for each frame, tblib's form, is too deep for a RecursionError's."""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        module = str(trace.tb_frame.f_globals.get("__name__", "?"))
+        yield code.co_filename, code.co_name, trace.tb_lineno, module
+        trace = trace.tb_next
+
+
+def _make_traceback(lines: Sequence[_Line]) -> TracebackType | None:
+    """What tblib makes of as much of a traceback as it looks at."""
+    trace = None
+    for filename, name, number, module in reversed(lines):
+        code = SimpleNamespace(co_filename=filename, co_name=name)
+        frame = SimpleNamespace(
+            f_code=code, f_lineno=number, f_globals={"__name__": module, "__file__": filename}
+        )
+        trace = SimpleNamespace(tb_frame=frame, tb_lineno=number, tb_next=trace)
+    made: TracebackType | None = trace and tblib.Traceback(trace).as_traceback()
+    return made
 
 
 def as_remote_error(exc: BaseException) -> RemoteError:

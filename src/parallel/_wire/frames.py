@@ -113,7 +113,7 @@ class FrameReader:
         data, start = self._data, self._position
         available = len(data) - start
         if available < HEADER_SIZE:
-            return None
+            return None  # as often as not: it all has been taken
         magic, number, descriptors, buffers, size = HEADER.unpack_from(data, start)
         kind = KINDS.get(number)
         if magic != MAGIC or kind is None:
