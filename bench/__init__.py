@@ -13,6 +13,7 @@ The layers, each importing only those above it:
 
     samples     pure: what a contender cost
     bars        pure: what must hold between samples, and the verdict
+    cpus        where the two ends of a conversation run
     rows        the table: rows, contenders, bars, how many rounds
     seat        the process that a contender sits in;  turns: its side of the conversation
     runner      lets the contenders of a row take turns

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bench.bars import AtMost, Bar, Faster, Within
+from bench.cpus import Layout
 
 OURS = "parallel"
 
@@ -35,7 +36,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Who: a name, and the function that does the work (`module:function` in contenders/)."""
+    """Who: a name, and the function that does the work.
+
+    That is `module:function` in contenders/, or `module:function:argument`.
+    """
 
     name: str
     target: str
@@ -61,6 +65,37 @@ THOUSANDS_PER_SECOND = Unit("k/s", 1e-3, rate=True)
 MEGABYTES_BOTH_WAYS = Unit("MB/s", 200, rate=True)  # 100 MB there and 100 MB back
 MEBIBYTES = Unit("MiB", 2**-20)
 
+
+WHERE = {
+    "free": "",
+    "shared": ", both ends on one CPU",
+    "apart": ", each end on a CPU of its own",
+}
+
+
+def roundtrip(name: str, layout: Layout, bars: tuple[Bar, ...]) -> Row:
+    """Return the row of round trips in one layout.
+
+    Only the free one is compared with execnet: it has threads on both sides, and to crowd them on
+    one CPU, or two, is a help that its users do not have.
+    """
+    return Row(
+        name,
+        f"round trip on a channel, small message{WHERE[layout]}",
+        MICROSECONDS,
+        (
+            Contender(OURS, f"ours:roundtrip:{layout}"),
+            Contender("bare trio loop", f"bare_trio:roundtrip:{layout}"),
+            Contender("execnet", f"with_execnet:roundtrip:{layout}"),
+            Contender("multiprocessing.Pipe", f"with_multiprocessing_pipe:roundtrip:{layout}"),
+            Contender("tractor", f"with_tractor:roundtrip:{layout}"),
+        ),
+        bars,
+        plan=Plan(rounds=30, operations=1000),
+        quick=Plan(rounds=6, operations=400),
+    )
+
+
 ROWS = (
     Row(
         "process",
@@ -81,21 +116,9 @@ ROWS = (
         plan=Plan(rounds=15, operations=8),
         quick=Plan(rounds=3, operations=3),
     ),
-    Row(
-        "roundtrip",
-        "round trip on a channel, small message",
-        MICROSECONDS,
-        (
-            Contender(OURS, "ours:roundtrip"),
-            Contender("bare trio loop", "bare_trio:roundtrip"),
-            Contender("execnet", "with_execnet:roundtrip"),
-            Contender("multiprocessing.Pipe", "with_multiprocessing_pipe:roundtrip"),
-            Contender("tractor", "with_tractor:roundtrip"),
-        ),
-        (AtMost(2.2, "bare trio loop"), Faster(1.5, "execnet")),
-        plan=Plan(rounds=40, operations=1000),
-        quick=Plan(rounds=8, operations=500),
-    ),
+    roundtrip("roundtrip", "free", (AtMost(2.2, "bare trio loop"), Faster(1.5, "execnet"))),
+    roundtrip("roundtrip-shared", "shared", (AtMost(2.2, "bare trio loop"),)),
+    roundtrip("roundtrip-apart", "apart", (AtMost(2.2, "bare trio loop"),)),
     Row(
         "oneway",
         "small messages one way, counted by the receiver",

@@ -1,4 +1,6 @@
-"""A seat: the process that one contender sits in (`python -m bench.seat MODULE:FUNCTION`).
+"""A seat: the process that one contender sits in.
+
+    python -m bench.seat MODULE:FUNCTION[:ARGUMENT]
 
 It imports next to nothing itself: some contenders fork, and what a seat drags along would be
 counted against them.
@@ -28,13 +30,13 @@ def open_turns() -> Turns:
 def main(target: str) -> None:
     """Take a contender's turns until the runner has no more."""
     turns = open_turns()
-    module, _, function = target.partition(":")
+    module, function, *arguments = target.split(":")
     try:
         contender = importlib.import_module(f"bench.contenders.{module}")
     except ModuleNotFoundError as error:
         turns.missing(error.name or str(error))
         return
-    getattr(contender, function)(turns)
+    getattr(contender, function)(turns, *arguments)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import trio
 
 import parallel
+from bench.cpus import Cpu, pin
 
 
 async def nothing() -> None:
@@ -33,8 +34,15 @@ async def echo(hub: parallel.Hub[object, object]) -> None:
         await hub.send(client, message)
 
 
-async def count(hub: parallel.Hub[str | None, int]) -> None:
-    """Answer every None with how many messages came before it."""
+async def echo_on(hub: parallel.Hub[object, object], cpu: Cpu) -> None:
+    """Send everything back, from a CPU of the caller's choice."""
+    pin(cpu)
+    await echo(hub)
+
+
+async def count_on(hub: parallel.Hub[str | None, int], cpu: Cpu) -> None:
+    """Answer every None with how many messages came before it; from that CPU."""
+    pin(cpu)
     messages = 0
     async for client, message in hub:
         if message is None:

@@ -36,25 +36,23 @@ async def call(name: str, line: Line) -> int:
 
 
 async def serve_a_client(name: str, line: Line) -> int:
-    """Run the callers below, all at once, then be one too; how many processes asked."""
-    asked = 0
+    """Be a caller, and run the others below, all at once; how many processes asked."""
+    asked = [await call(name, line.clone())]
 
     async def run_caller(number: int) -> None:
-        nonlocal asked
-        asked += await parallel.run(call, f"{name}.{number}", line)
+        asked.append(await parallel.run(call, f"{name}.{number}", line))
 
-    async with trio.open_nursery() as nursery:
+    async with line, trio.open_nursery() as nursery:
         for number in range(CALLERS):
             nursery.start_soon(run_caller, number)
-    return asked + await call(name, line)
+    return sum(asked)
 
 
 async def main() -> None:
-    asked = 0
+    asked: list[int] = []
 
     async def run_client(number: int, line: Line) -> None:
-        nonlocal asked
-        asked += await parallel.run(serve_a_client, str(number), line)
+        asked.append(await parallel.run(serve_a_client, str(number), line))
 
     start = time.perf_counter()
     async with parallel.init():
@@ -62,9 +60,9 @@ async def main() -> None:
             async with trio.open_nursery() as nursery:
                 for number in range(CLIENTS):
                     nursery.start_soon(run_client, number, line)
-        assert asked == await server.result() == CLIENTS * (1 + CALLERS)
+        assert sum(asked) == await server.result() == CLIENTS * (1 + CALLERS)
     seconds = time.perf_counter() - start
-    print(f"{asked} processes talked with one hub: {seconds:.2f} s")
+    print(f"{sum(asked)} processes talked with one hub: {seconds:.2f} s")
 
 
 trio.run(main)

@@ -28,20 +28,19 @@ def count(n: int, columns: int = 0, left: int = 0, right: int = 0) -> int:
 
 async def count_in_processes(n: int) -> int:
     """The same number, from a process for each place of the first two queens."""
-    found = 0
+    found: list[int] = []
     slots = trio.CapacityLimiter(max(1, sum(host.slots for host in parallel.hosts())))
 
     async def search(first: int, second: int) -> None:
-        nonlocal found
         async with slots:
             left, right = (first << 1 | second) << 1, (first >> 1 | second) >> 1
-            found += await parallel.run(count, n, first | second, left, right)
+            found.append(await parallel.run(count, n, first | second, left, right))
 
     async with trio.open_nursery() as nursery:
         for a, b in product(range(n), repeat=2):
             if abs(a - b) > 1:
                 nursery.start_soon(search, 1 << a, 1 << b)
-    return found
+    return sum(found)
 
 
 async def main() -> None:

@@ -9,7 +9,6 @@ and closes the channel to its neighbour, whose loop ends with that, and so on ar
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack
 from typing import TypeAlias
 
 import trio
@@ -19,21 +18,23 @@ import parallel
 STATIONS = 10
 HOPS = 1_000
 
-Link: TypeAlias = "parallel.Channel[Link | int, None]"
+Link: TypeAlias = "parallel.Channel[Link | int, str]"
 
 
-async def station(hub: parallel.Hub[Link | int, None]) -> int:
+async def station(hub: parallel.Hub[Link | int, str]) -> int:
     """Pass the token on to the neighbour until it has made its hops; how many it made from here."""
     passed = 0
-    async with AsyncExitStack() as stack:
-        async for _, message in hub:
-            if isinstance(message, parallel.Channel):
-                neighbour = await stack.enter_async_context(message)
-            elif message == 0:
+    messages = aiter(hub)
+    root, neighbour = await anext(messages)
+    await hub.send(root, "ready")
+    assert isinstance(neighbour, parallel.Channel)
+    async with neighbour:
+        async for _, token in messages:
+            if token == 0:
                 break
-            else:
-                await neighbour.send(message - 1)
-                passed += 1
+            assert isinstance(token, int)
+            await neighbour.send(token - 1)
+            passed += 1
     return passed
 
 
@@ -43,6 +44,7 @@ async def main() -> None:
         links = [link for link, _ in pairs]
         for link, neighbour in zip(links, links[1:] + links[:1], strict=True):
             await link.send(neighbour)
+            assert await link.receive() == "ready"  # order is kept per channel, not between two
         start = time.perf_counter()
         await links[0].send(HOPS)
         for link in links:

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import trio
 
 MARK = "PARALLEL_TEST"
@@ -83,3 +85,21 @@ async def eventually(condition: object, seconds: float = 10) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.005)
+
+
+def examples(count: int) -> hypothesis.settings:
+    """Settings of a property test: so many examples, and no limit of time on a busy machine."""
+    return hypothesis.settings(max_examples=count, deadline=None)
+
+
+def resident_memory() -> int:
+    """Bytes of this process that lie in memory now."""
+    fields = Path("/proc/self/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+)
+"""Anything that JSON can hold."""

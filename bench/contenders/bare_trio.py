@@ -6,23 +6,27 @@ import time
 
 import trio
 
+from bench.cpus import Layout, ends, pin
 from bench.trio_turns import arriving
 from bench.turns import Turns
 
 MESSAGE = b"ping"
 
 
-def roundtrip(turns: Turns) -> None:
+def roundtrip(turns: Turns, layout: Layout) -> None:
     """Send a few bytes to a forked process that runs the same loop, and await them back."""
+    cpu, peers_cpu = ends(layout)
     here, there = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         try:
             here.close()
+            pin(peers_cpu)
             trio.run(serve, there)
         finally:
             os._exit(0)
     there.close()
+    pin(cpu)
     trio.run(call, here, turns)
     os.waitpid(pid, 0)
 

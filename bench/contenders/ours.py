@@ -11,6 +11,7 @@ import trio
 
 import parallel
 from bench import payload, workers
+from bench.cpus import Cpu, Layout, ends, pin
 from bench.memory import SETTLING, private
 from bench.trio_turns import arriving
 from bench.turns import Turns
@@ -39,14 +40,14 @@ def cancellation(turns: Turns) -> None:
     trio.run(cancel_cascades, turns)
 
 
-def roundtrip(turns: Turns) -> None:
+def roundtrip(turns: Turns, layout: Layout) -> None:
     """Send a small string to a worker's hub and receive it back."""
-    trio.run(call, turns)
+    trio.run(call, turns, *ends(layout))
 
 
 def oneway(turns: Turns) -> None:
     """Send small strings to a worker's hub; until its count comes back."""
-    trio.run(pour, turns)
+    trio.run(pour, turns, *ends("apart"))
 
 
 def array(turns: Turns) -> None:
@@ -83,9 +84,10 @@ async def run_nested() -> None:
     assert await parallel.run(workers.descend, DEPTH) == DEPTH
 
 
-async def call(turns: Turns) -> None:
+async def call(turns: Turns, cpu: Cpu, workers_cpu: Cpu) -> None:
     """Time round trips."""
-    async with parallel.init(), parallel.spawn(workers.echo) as (channel, _):
+    async with parallel.init(), parallel.spawn(workers.echo_on, workers_cpu) as (channel, _):
+        pin(cpu)
         async for operations in arriving(turns):
             start = time.perf_counter()
             for _ in range(operations):
@@ -94,9 +96,10 @@ async def call(turns: Turns) -> None:
             turns.report([(time.perf_counter() - start) / operations])
 
 
-async def pour(turns: Turns) -> None:
+async def pour(turns: Turns, cpu: Cpu, workers_cpu: Cpu) -> None:
     """Time one-way messages."""
-    async with parallel.init(), parallel.spawn(workers.count) as (channel, _):
+    async with parallel.init(), parallel.spawn(workers.count_on, workers_cpu) as (channel, _):
+        pin(cpu)
         async for operations in arriving(turns):
             start = time.perf_counter()
             for _ in range(operations):
@@ -150,7 +153,7 @@ async def cancel_cascades(turns: Turns) -> None:
 async def cancel_cascade(fifo: str, listening: int) -> float:
     """Start a cascade, cancel it, and return the seconds until its last process was gone."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(parallel.run, workers.descend_and_wait, DEPTH, fifo)
+        nursery.start_soon(run_and_wait, fifo)
         await trio.lowlevel.wait_readable(listening)
         pids = [int(pid) for pid in os.read(listening, 65536).split()]
         assert len(pids) == DEPTH
@@ -160,6 +163,11 @@ async def cancel_cascade(fifo: str, listening: int) -> float:
         while any(exists(pid) for pid in pids):  # noqa: ASYNC110  (a pid announces nothing)
             await trio.sleep(0.001)
     return time.perf_counter() - start
+
+
+async def run_and_wait(fifo: str) -> None:
+    """Run a cascade that never ends."""
+    await parallel.run(workers.descend_and_wait, DEPTH, fifo)
 
 
 def exists(pid: int) -> bool:

@@ -5,11 +5,19 @@ import time
 import execnet
 
 from bench.clock import timed
+from bench.cpus import Layout, ends, pin
 from bench.memory import SETTLING, private
 from bench.turns import Turns
 
-ECHO = "for item in channel: channel.send(item)"
-COUNT = """
+PIN = """
+from bench.cpus import pin
+pin(channel.receive())
+"""
+ECHO = f"""{PIN}
+for item in channel:
+    channel.send(item)
+"""
+COUNT = f"""{PIN}
 while True:
     count = 0
     while channel.receive() is not None:
@@ -25,10 +33,10 @@ def process(turns: Turns) -> None:
         turns.report([timed(run_nothing) for _ in range(operations)])
 
 
-def roundtrip(turns: Turns) -> None:
+def roundtrip(turns: Turns, layout: Layout) -> None:
     """Send a small string and receive it back."""
     group = execnet.Group()
-    channel = group.makegateway("popen").remote_exec(ECHO)
+    channel = pinned(group, ECHO, layout)
     for operations in turns:
         start = time.perf_counter()
         for _ in range(operations):
@@ -41,7 +49,7 @@ def roundtrip(turns: Turns) -> None:
 def oneway(turns: Turns) -> None:
     """Send small strings; until the receiver's count comes back."""
     group = execnet.Group()
-    channel = group.makegateway("popen").remote_exec(COUNT)
+    channel = pinned(group, COUNT, "apart")
     for operations in turns:
         start = time.perf_counter()
         for _ in range(operations):
@@ -61,6 +69,15 @@ def memory(turns: Turns) -> None:
         time.sleep(SETTLING)
         turns.report([private(pid) for pid in pids])
         group.terminate(timeout=5)
+
+
+def pinned(group: execnet.Group, source: str, layout: Layout) -> execnet.Channel:
+    """Execute a source in a fresh gateway; pin it and this process."""
+    cpu, gateways_cpu = ends(layout)
+    channel = group.makegateway("popen").remote_exec(source)
+    channel.send(gateways_cpu)
+    pin(cpu)
+    return channel
 
 
 def run_nothing() -> None:

@@ -8,14 +8,15 @@ from multiprocessing.connection import Connection
 
 from bench import payload
 from bench.clock import timed
+from bench.cpus import Cpu, Layout, ends, pin
 from bench.turns import Turns
 
 FORK = multiprocessing.get_context("fork")
 
 
-def roundtrip(turns: Turns) -> None:
+def roundtrip(turns: Turns, layout: Layout) -> None:
     """Send a small string and receive it back."""
-    with connected(echo) as pipe:
+    with connected(echo, ends(layout)) as pipe:
         for operations in turns:
             start = time.perf_counter()
             for _ in range(operations):
@@ -26,7 +27,7 @@ def roundtrip(turns: Turns) -> None:
 
 def oneway(turns: Turns) -> None:
     """Send small strings; until the receiver's count comes back."""
-    with connected(count) as pipe:
+    with connected(count, ends("apart")) as pipe:
         for operations in turns:
             start = time.perf_counter()
             for _ in range(operations):
@@ -39,26 +40,33 @@ def oneway(turns: Turns) -> None:
 def array(turns: Turns) -> None:
     """Send an array and receive it back."""
     sent = payload.array()
-    with connected(echo) as pipe:
+    with connected(echo, ends("free")) as pipe:
         for operations in turns:
             turns.report([timed(lambda: echo_array(pipe, sent)) for _ in range(operations)])
 
 
 @contextlib.contextmanager
-def connected(serve: Callable[[Connection], None]) -> Iterator[Connection]:
-    """Connect a pipe to a forked process that serves it until it is closed."""
+def connected(serve: Callable[[Connection], None], cpus: tuple[Cpu, Cpu]) -> Iterator[Connection]:
+    """Connect a pipe to a forked process that serves it until it is closed; pin both."""
     here, there = FORK.Pipe()
-    worker = FORK.Process(target=run_server, args=(serve, here, there))
+    worker = FORK.Process(target=run_server, args=(serve, here, there, cpus))
     worker.start()
     there.close()
+    pin(cpus[0])
     with here:
         yield here
     worker.join()
 
 
-def run_server(serve: Callable[[Connection], None], here: Connection, there: Connection) -> None:
+def run_server(
+    serve: Callable[[Connection], None],
+    here: Connection,
+    there: Connection,
+    cpus: tuple[Cpu, Cpu],
+) -> None:
     """Serve one end of a pipe, having closed the other."""
     here.close()
+    pin(cpus[1])
     with contextlib.suppress(EOFError):
         serve(there)
 

@@ -8,6 +8,7 @@ from typing import Any
 import tractor  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import trio
 
+from bench.cpus import Cpu, Layout, ends, pin
 from bench.trio_turns import arriving
 from bench.turns import Turns
 
@@ -17,9 +18,9 @@ def process(turns: Turns) -> None:
     trio.run(run_nothings, turns)
 
 
-def roundtrip(turns: Turns) -> None:
+def roundtrip(turns: Turns, layout: Layout) -> None:
     """Send a small string over a context's stream and receive it back."""
-    trio.run(call, turns)
+    trio.run(call, turns, *ends(layout))
 
 
 async def run_nothings(turns: Turns) -> None:
@@ -41,9 +42,10 @@ async def nothing() -> None:
     """Do nothing."""
 
 
-async def call(turns: Turns) -> None:
+async def call(turns: Turns, cpu: Cpu, actors_cpu: Cpu) -> None:
     """Time round trips."""
-    async with streaming() as stream:
+    async with streaming(actors_cpu) as stream:
+        pin(cpu)
         async for operations in arriving(turns):
             start = time.perf_counter()
             for _ in range(operations):
@@ -53,18 +55,22 @@ async def call(turns: Turns) -> None:
 
 
 @asynccontextmanager
-async def streaming() -> AsyncIterator[Any]:
+async def streaming(cpu: Cpu) -> AsyncIterator[Any]:
     """Open a stream to an actor that sends everything back."""
     async with tractor.open_nursery(loglevel="error") as nursery:
         portal = await nursery.start_actor("echo", enable_modules=[__name__])
-        async with portal.open_context(echo) as (context, _), context.open_stream() as stream:
+        async with (
+            portal.open_context(echo, cpu=cpu) as (context, _),
+            context.open_stream() as stream,
+        ):
             yield stream
         await portal.cancel_actor()
 
 
 @tractor.context  # type: ignore[untyped-decorator, unused-ignore]
-async def echo(ctx: Any) -> None:
+async def echo(ctx: Any, cpu: Cpu) -> None:
     """Send everything back."""
+    pin(cpu)
     await ctx.started()
     async with ctx.open_stream() as stream:
         async for message in stream:

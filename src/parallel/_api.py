@@ -229,18 +229,24 @@ async def _block(
         interruption = await call.live()
 
     # Nothing is raised inside of the nursery, so that nothing comes out of it in a group.
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(live)
-        try:
-            with trio.CancelScope() as body:
-                process.on_failure = body.cancel
-                await process.ready()
-                yield channel, process
-        except BaseException as exc:  # noqa: ASYNC103  # raised below, when all is known
-            body_error = exc
-            process.cancel()
-        channel.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live)
+            try:
+                with trio.CancelScope() as body:
+                    process.on_failure = body.cancel
+                    await process.ready()
+                    if process.is_ready:
+                        yield channel, process
+            except BaseException as exc:  # noqa: ASYNC103  # raised below, when all is known
+                body_error = exc
+                process.cancel()
+            channel.close()
+    except BaseExceptionGroup as group:  # of one: Ctrl-C while the nursery waited
+        body_error = group.exceptions[0]
     _raise_both(body_error, interruption, process, channel)
+    if not process.is_ready:
+        process.outcome()  # which raises: it was cancelled by somebody else
 
 
 def _raise_both(
@@ -299,6 +305,7 @@ def _process(
     child.connections.append(connection)
     if channel is not None:
         child.connections.append(channel.wire)
+        channel.wire.report_expected = True
     return Process(child, connection)
 
 
@@ -307,6 +314,6 @@ def function_name(fn: Callable[..., Any]) -> str:
     while isinstance(fn, functools.partial):
         fn = fn.func
     if not callable(fn):
-        raise TypeError(f"{fn!r} is not a function")
+        raise TypeError(f"{fn!r} is not a function; pass it and its arguments apart: run(fn, *args)")
     name = getattr(fn, "__qualname__", type(fn).__qualname__)
     return str(name).replace("<locals>.", "")

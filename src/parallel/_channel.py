@@ -48,9 +48,12 @@ class Wire(Connection):
         settings = member.settings
         super().__init__(sock, settings.max_message_size, settings.buffer_size)
         self.member = member
+        self.report_expected = False
+        """The fork server will say when the process at the other end is gone."""
 
     def on_peer(self) -> None:
         """The other side has said who it is: end with it."""
+        self.report_expected = True
         self.member.watch(self)
 
     async def explain(self) -> BaseException | None:
@@ -58,7 +61,7 @@ class Wire(Connection):
         if self.broken and not self.closed:
             self.read_ahead()
         lost = self.at_eof and not self.got_end and self.reset is None
-        if lost and self.peer is not None and not self.settled.is_set():
+        if lost and self.report_expected and not self.settled.is_set():
             with trio.move_on_after(PATIENCE):
                 await self.settled.wait()
         return self.explanation
@@ -66,10 +69,10 @@ class Wire(Connection):
     @property
     def explanation(self) -> BaseException | None:
         """What is known by now."""
-        peer = self.peer
+        peer, cause = self.peer, self.cause
         if self.reset is None or peer is None:
-            ended = self.got_end and isinstance(self.cause, WorkerDied)
-            return None if ended and self.cause.returncode == 0 else self.cause
+            proper_exit = isinstance(cause, WorkerDied) and cause.returncode == 0
+            return None if self.got_end and proper_exit else cause
         if self.reset.reason == "cancelled":
             return WorkerCancelled(peer.host, peer.pid, peer.name)
         return WorkerDied(peer.host, peer.pid, peer.name, reason=self.reset.text)

@@ -465,6 +465,11 @@ class Connection:
         return f"<connection {self.endpoint.sock.fileno()} with {self.peer}>"
 
 
+def has_unwritten() -> bool:
+    """Whether `flush_all` would have to wait."""
+    return bool(_unwritten)
+
+
 async def flush_all() -> None:
     """Wait until every connection of this process has written what it accepted."""
     while _unwritten:

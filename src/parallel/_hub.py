@@ -178,10 +178,7 @@ class Hub(Generic[ReceiveT, SendT]):
         self._speakers += 1
         self._opened = True
         self._selector.register(sock, selectors.EVENT_READ, wire)
-        try:
-            self._member.greet(wire)
-        except trio.BrokenResourceError:
-            pass  # it is gone again, as its end of file will tell
+        self._member.greet(wire)
         return wire
 
     @property
@@ -485,8 +482,9 @@ class _Messages(AsyncIterator[tuple[Client, ReceiveT]]):
 async def open_hub() -> AsyncGenerator[Hub[Any, Any], None]:
     """A hub in this process, for channels that you hand out.
 
-        async with parallel.open_hub() as hub:
-            await parallel.run(worker, hub.open_channel())
+        async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
+            with hub.open_channel() as channel:
+                await parallel.spawn(worker, channel, nursery=nursery)
             async for client, message in hub: ...
 
     Leaving the block closes the hub; leaving it by an exception breaks its channels.

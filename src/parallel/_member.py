@@ -125,7 +125,10 @@ class Member:
 
     def greet(self, connection: Connection) -> None:
         """Say on a new connection who is at this end."""
-        connection.push(Kind.HELLO, encode_peer(self.peer))
+        try:
+            connection.push(Kind.HELLO, encode_peer(self.peer))
+        except trio.BrokenResourceError:
+            pass  # it is gone already, as its end of file will tell
 
     def watch(self, connection: Connection) -> None:
         """End the connection when the process at its other end is gone, whatever holds it open."""
@@ -141,7 +144,7 @@ class Member:
 
     def attach(self) -> None:
         """Belong to the running trio; one at a time."""
-        token = trio.lowlevel.current_trio_token()
+        token = running_trio()
         if self.lost is not None:
             raise self.lost
         if self._token is None:
@@ -243,6 +246,14 @@ class Member:
         if self._token is not None:
             trio.lowlevel.notify_closing(self.endpoint.sock)
         self.endpoint.close()
+
+
+def running_trio() -> trio.lowlevel.TrioToken:
+    """The trio run that this is called in; raises `ParallelError` outside of any."""
+    try:
+        return trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        raise ParallelError("this needs a running trio: call it inside trio.run(...)") from None
 
 
 _current: Member | None = None

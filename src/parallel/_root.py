@@ -18,7 +18,7 @@ import trio
 from ._cluster import ROOT_HOST, Cluster
 from ._connection import close_connections
 from ._endpoint import Endpoint, socket_pair
-from ._member import Member, is_member, set_current_member
+from ._member import Member, is_member, running_trio, set_current_member
 from ._settings import HostSettings
 from ._wire.frames import UNLIMITED
 from ._wire.greetings import Peer
@@ -63,6 +63,7 @@ async def init(
 
     Leaving it, also by cancellation, takes up to `grace` seconds for processes that do not end.
     """
+    running_trio()
     if is_member():
         raise ParallelError("init within init (or in a worker): there can be only one, the root's")
     if grace < 0 or heartbeat <= 0 or spares < 0 or buffer_size < 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import os
 import selectors
 import signal
@@ -63,6 +64,9 @@ def _prepare(settings: HostSettings) -> None:
     kernel.raise_open_files()
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # what a killed worker printed is not lost
     for name in settings.preload:
         importlib.import_module(name)
     kernel.set_process_name("parallel-forkserver")
@@ -109,6 +113,8 @@ class ForkServer:
         self.unsettled = False
         """Something died since the last look for orphans."""
         self.no_fork_before = 0.0
+        self.preloaded = frozenset(kernel.children() or ())
+        """What a preloaded module has started: not an orphan."""
         self._add_client(ROOT, root)
         self._watch_signals()
         self._watch_exit(settings.root_pid, self._root_gone)
@@ -356,7 +362,8 @@ class ForkServer:
         if not self.unsettled and not self.killed_orphans:
             return
         self.unsettled = False
-        orphans = [pid for pid in kernel.children() or () if not self.plan.knows(pid)]
+        strangers = (pid for pid in kernel.children() or () if not self.plan.knows(pid))
+        orphans = [pid for pid in strangers if pid not in self.preloaded]
         for pid in orphans:
             kernel.kill(pid, signal.SIGKILL)
         self.killed_orphans.update(orphans)

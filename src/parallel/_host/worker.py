@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from .._connection import Connection, close_connections, flush_all
+from .._connection import Connection, close_connections, flush_all, has_unwritten
 from .._endpoint import Endpoint
 from .._hub import Hub
 from .._member import Member, set_current_member
@@ -172,7 +172,10 @@ class Worker:
         verdict = self._was_cancelled()
         try:
             with trio.CancelScope() as self.scope:
-                verdict = self._returned(await call())
+                value = call()
+                if not inspect.isawaitable(value):
+                    raise TypeError(f"spawn takes an async function, which {self.name!r} is not")
+                verdict = self._returned(await value)
         except BaseException as exc:  # noqa: ASYNC103  # all of them are the caller's
             verdict = self._failed(exc, skip=1)
         with trio.CancelScope() as self.scope:
@@ -201,7 +204,8 @@ class Worker:
                 return
             verdict = self._returned(value)
         self._conclude(verdict)
-        trio.run(self._linger, verdict)
+        if has_unwritten():
+            trio.run(self._linger, verdict)
 
     # 4. Tell
 

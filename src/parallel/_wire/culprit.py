@@ -90,6 +90,10 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
 
 
 def _attributes(value: object, path: str) -> Iterator[tuple[str, object]]:
+    try:
+        value.__reduce_ex__(5)
+    except Exception:
+        return  # it refuses by itself, whatever it holds
     for name, part in getattr(value, "__dict__", {}).items():
         yield f"attribute {name!r} of {path}", part
     for kind in type(value).__mro__:

@@ -21,7 +21,6 @@ from ..errors import NotSendable, RemoteError
 from .codec import pack, unpack
 from .frames import Buffer
 
-
 _Line: TypeAlias = tuple[str, str, int, str]
 """Of a traceback: file, function, line number, module."""
 
@@ -106,14 +105,14 @@ def _lines(trace: TracebackType | None) -> Iterator[_Line]:
 
 def _make_traceback(lines: Sequence[_Line]) -> TracebackType | None:
     """What tblib makes of as much of a traceback as it looks at."""
-    trace = None
+    trace: SimpleNamespace | None = None
     for filename, name, number, module in reversed(lines):
         code = SimpleNamespace(co_filename=filename, co_name=name)
         frame = SimpleNamespace(
             f_code=code, f_lineno=number, f_globals={"__name__": module, "__file__": filename}
         )
         trace = SimpleNamespace(tb_frame=frame, tb_lineno=number, tb_next=trace)
-    made: TracebackType | None = trace and tblib.Traceback(trace).as_traceback()
+    made: TracebackType | None = tblib.Traceback(trace).as_traceback() if trace else None
     return made
 
 

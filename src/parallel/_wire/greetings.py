@@ -44,7 +44,7 @@ def decode_peer(body: Buffer) -> Peer:
         return Peer(
             str(fields["host"]), int(fields["process"]), int(fields["pid"]), str(fields["name"])
         )
-    except (ValueError, TypeError, KeyError) as exc:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
         raise ProtocolError(f"a greeting that makes no sense: {bytes(body)[:80]!r}") from exc
 
 
@@ -60,5 +60,5 @@ def decode_reset(body: Buffer) -> Reset:
         if reason not in _REASONS:
             raise ValueError(reason)
         return Reset(reason, str(text))
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, RecursionError) as exc:
         raise ProtocolError(f"a reset that makes no sense: {bytes(body)[:80]!r}") from exc

@@ -20,6 +20,8 @@ from ..errors import ProtocolError
 HEADER = struct.Struct("<IH")
 MAX_REQUEST = 1 << 16
 MAX_NAME = 160
+MAX_TEXT = 5_000
+"""Characters of a text that would not fit otherwise; one takes up to 12 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,9 @@ def encode(request: Request, descriptors: int = 0) -> bytes:
     """The bytes of a message that travels with that many descriptors."""
     fields = [getattr(request, field.name) for field in _FIELDS[type(request)]]
     body = json.dumps([type(request).__name__, *fields]).encode()
+    if len(body) > MAX_REQUEST:  # the end of a traceback says most
+        fields = [value[-MAX_TEXT:] if isinstance(value, str) else value for value in fields]
+        body = json.dumps([type(request).__name__, *fields]).encode()
     return HEADER.pack(len(body), descriptors) + body
 
 
@@ -199,6 +204,8 @@ def decode(body: bytes) -> Request:
             raise ValueError("its number of fields")
         for field, value in zip(fields, values, strict=True):
             if not isinstance(value, _PLAIN_TYPES[str(field.type)]):
+                raise ValueError(f"field {field.name}")
+            if value != value:  # a NaN would stand in the way of every other deadline
                 raise ValueError(f"field {field.name}")
         return kind(*values)
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
