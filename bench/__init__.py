@@ -19,5 +19,5 @@ The layers, each importing only those above it:
     runner      lets the contenders of a row take turns
     record, report, plot    the results as JSON, as a table, as a picture
     contenders/ the work itself, one module a library; nothing imports these but a seat
-    workers     what our own side runs in its workers
+    noop, workers   what our own side runs in its workers
 """

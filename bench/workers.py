@@ -8,10 +8,6 @@ import parallel
 from bench.cpus import Cpu, pin
 
 
-async def nothing() -> None:
-    """Do nothing."""
-
-
 async def descend(depth: int) -> int:
     """Run the levels below; return how many there are, this one included."""
     return 1 + (await parallel.run(descend, depth - 1) if depth > 1 else 0)

@@ -16,6 +16,9 @@ import trio
 MARK = "PARALLEL_TEST"
 """An environment variable that every process of a tree inherits, whatever becomes of it."""
 
+# setproctitle would write titles over the environment that /proc shows, and with it the mark.
+os.environ["SPT_NOENV"] = "1"
+
 ROUNDS = int(os.environ.get("PARALLEL_ROUNDS", "50"))
 """How often the tests at random moments are repeated."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 import parallel
-from bench import payload, workers
+from bench import noop, payload, workers
 from bench.cpus import Cpu, Layout, ends, pin
 from bench.memory import SETTLING, private
 from bench.trio_turns import arriving
@@ -27,7 +27,7 @@ def process(turns: Turns) -> None:
 
 def process_preloaded(turns: Turns) -> None:
     """Run a no-op whose module the fork server has already imported."""
-    trio.run(timing, turns, run_nothing, (workers.__name__,))
+    trio.run(timing, turns, run_nothing, (noop.__name__,))
 
 
 def cascade(turns: Turns) -> None:
@@ -76,7 +76,7 @@ async def timing(
 
 async def run_nothing() -> None:
     """Let a fresh process do nothing, and wait until it is gone."""
-    await parallel.run(workers.nothing)
+    await parallel.run(noop.nothing)
 
 
 async def run_nested() -> None:

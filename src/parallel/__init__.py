@@ -11,45 +11,81 @@ The layers, from the bottom up; imports point downwards only:
 * `_channel`, `_hub`, `_process`, `_cluster`, `placement`: what users hold.
 * `_root`, `_api`, `_processes`: `init`; `run` and `spawn`; `processes`.
 * `_host`: the programs that a host consists of: keeper, fork server, worker. Nobody imports them.
+
+A name is loaded when it is first used: the keeper, which uses none, stays small, and so does a
+program that imports this and runs nothing.
 """
 
-from . import errors as errors
-from ._api import run as run
-from ._api import spawn as spawn
-from ._channel import Channel as Channel
-from ._channel import ChannelStatistics as ChannelStatistics
-from ._cluster import Cluster as Cluster
-from ._cluster import current_host as current_host
-from ._cluster import hosts as hosts
-from ._hub import Client as Client
-from ._hub import Connected as Connected
-from ._hub import Disconnected as Disconnected
-from ._hub import Ended as Ended
-from ._hub import Hub as Hub
-from ._hub import HubStatistics as HubStatistics
-from ._hub import Message as Message
-from ._hub import open_hub as open_hub
-from ._process import Ending as Ending
-from ._process import Process as Process
-from ._processes import ProcessInfo as ProcessInfo
-from ._processes import processes as processes
-from ._root import init as init
-from .errors import HostDied as HostDied
-from .errors import HostMismatch as HostMismatch
-from .errors import HostUnreachable as HostUnreachable
-from .errors import MessageTooLarge as MessageTooLarge
-from .errors import NotSendable as NotSendable
-from .errors import ParallelError as ParallelError
-from .errors import ProtocolError as ProtocolError
-from .errors import RemoteError as RemoteError
-from .errors import UnknownHost as UnknownHost
-from .errors import WorkerCancelled as WorkerCancelled
-from .errors import WorkerDied as WorkerDied
-from .placement import Host as Host
-from .placement import Placement as Placement
-from .placement import least_loaded as least_loaded
-from .placement import random as random
-from .placement import random_in as random_in
-from .placement import round_robin as round_robin
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import errors as errors
+    from ._api import run as run
+    from ._api import spawn as spawn
+    from ._channel import Channel as Channel
+    from ._channel import ChannelStatistics as ChannelStatistics
+    from ._cluster import Cluster as Cluster
+    from ._cluster import current_host as current_host
+    from ._cluster import hosts as hosts
+    from ._hub import Client as Client
+    from ._hub import Connected as Connected
+    from ._hub import Disconnected as Disconnected
+    from ._hub import Ended as Ended
+    from ._hub import Hub as Hub
+    from ._hub import HubStatistics as HubStatistics
+    from ._hub import Message as Message
+    from ._hub import open_hub as open_hub
+    from ._process import Ending as Ending
+    from ._process import Process as Process
+    from ._processes import ProcessInfo as ProcessInfo
+    from ._processes import processes as processes
+    from ._root import init as init
+    from .errors import HostDied as HostDied
+    from .errors import HostMismatch as HostMismatch
+    from .errors import HostUnreachable as HostUnreachable
+    from .errors import MessageTooLarge as MessageTooLarge
+    from .errors import NotSendable as NotSendable
+    from .errors import ParallelError as ParallelError
+    from .errors import ProtocolError as ProtocolError
+    from .errors import RemoteError as RemoteError
+    from .errors import UnknownHost as UnknownHost
+    from .errors import WorkerCancelled as WorkerCancelled
+    from .errors import WorkerDied as WorkerDied
+    from .placement import Host as Host
+    from .placement import Placement as Placement
+    from .placement import least_loaded as least_loaded
+    from .placement import random as random
+    from .placement import random_in as random_in
+    from .placement import round_robin as round_robin
 
 __version__ = "0.1.0"
+
+_NAMES = {
+    "_api": "run spawn",
+    "_channel": "Channel ChannelStatistics",
+    "_cluster": "Cluster current_host hosts",
+    "_hub": "Client Connected Disconnected Ended Hub HubStatistics Message open_hub",
+    "_process": "Ending Process",
+    "_processes": "ProcessInfo processes",
+    "_root": "init",
+    "errors": "HostDied HostMismatch HostUnreachable MessageTooLarge NotSendable ParallelError "
+    "ProtocolError RemoteError UnknownHost WorkerCancelled WorkerDied",
+    "placement": "Host Placement least_loaded random random_in round_robin",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that defines it."""
+    if name == "errors":
+        return import_module(".errors", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, "errors"})

@@ -21,8 +21,7 @@ import functools
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
 
 import trio
 
@@ -46,8 +45,7 @@ Where = str | Placement | None
 """A host's name; None or "local" for the caller's own; or a placement."""
 
 
-@dataclass(slots=True)
-class _Call(Generic[T]):
+class _Call(NamedTuple, Generic[T]):
     """A call under way: its process, and what that is sent first."""
 
     process: Process[T]
@@ -59,8 +57,7 @@ class _Call(Generic[T]):
         return await self.process.live(self.settings, self.task)
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
+class _Options(NamedTuple):
     where: Where
     name: str | None
     env: Mapping[str, str] | None
@@ -314,6 +311,6 @@ def function_name(fn: Callable[..., Any]) -> str:
     while isinstance(fn, functools.partial):
         fn = fn.func
     if not callable(fn):
-        raise TypeError(f"{fn!r} is not a function; pass it and its arguments apart: run(fn, *args)")
+        raise TypeError(f"{fn!r} is not a function; pass it and its arguments: run(fn, *args)")
     name = getattr(fn, "__qualname__", type(fn).__qualname__)
     return str(name).replace("<locals>.", "")

@@ -6,9 +6,8 @@ import socket
 import warnings
 import weakref
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NoReturn, Self, SupportsIndex, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, Self, SupportsIndex, TypeVar
 
 import trio
 
@@ -30,8 +29,7 @@ PATIENCE = 1.0
 """Seconds that the end of a connection waits for the fork server to say why."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelStatistics:
+class ChannelStatistics(NamedTuple):
     """How much has gone through a channel."""
 
     messages_sent: int
@@ -247,9 +245,7 @@ class Channel(
     def statistics(self) -> ChannelStatistics:
         """What has gone through so far."""
         wire = self._wire
-        return ChannelStatistics(
-            self._sent, self._received, wire.unwritten, wire.reader.buffered
-        )
+        return ChannelStatistics(self._sent, self._received, wire.unwritten, wire.reader.buffered)
 
     def __enter__(self) -> Self:
         return self

@@ -434,6 +434,7 @@ class Connection:
         self._notify_closing()
         if self.endpoint.unwritten:
             self.endpoint.stop_reading()
+            self.endpoint.drop_unread()
             if self._waiting:
                 self.endpoint.own_unwritten()  # those whose memory it is will wait no longer
         else:

@@ -14,7 +14,7 @@ import os
 import socket
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from ._wire.frames import READ_SIZE, Buffer
@@ -54,7 +54,7 @@ class Endpoint:
             self.write()
 
     def push_one(self, chunk: bytes) -> None:
-        """`push`, as for nearly all messages: nothing travels along, and as a rule nothing waits."""
+        """`push` as for nearly all messages: nothing travels along, and mostly nothing waits."""
         sent = 0
         if not self._outbox:
             try:
@@ -143,6 +143,13 @@ class Endpoint:
         except OSError:
             pass  # the peer was faster
 
+    def drop_unread(self) -> None:
+        """Close the descriptors that lie unread here: somebody may wait for their end."""
+        descriptors: deque[int] = deque()
+        while self.read(descriptors):
+            pass
+        close_all(descriptors)
+
     def drop(self) -> None:
         """Forget what was not written."""
         for _, descriptors in self._outbox:
@@ -173,7 +180,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
-def close_all(descriptors: Sequence[int]) -> None:
+def close_all(descriptors: Iterable[int]) -> None:
     """Close them all, whatever their state."""
     for descriptor in descriptors:
         try:

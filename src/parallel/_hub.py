@@ -7,8 +7,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import trio
 
@@ -63,38 +62,33 @@ class Client:
         return f"<client{label} {self.name!r} pid {self.pid} on {self.host!r}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(NamedTuple):
     """A channel has come."""
 
     client: Client
 
 
-@dataclass(frozen=True, slots=True)
-class Message(Generic[ReceiveT]):
+class Message(NamedTuple, Generic[ReceiveT]):
     """A client has sent something."""
 
     client: Client
     value: ReceiveT
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A client will send nothing more: `send_eof` or `close`."""
 
     client: Client
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(NamedTuple):
     """A client is gone; `reason` says why where that was not its own wish."""
 
     client: Client
     reason: BaseException | None
 
 
-@dataclass(frozen=True, slots=True)
-class HubStatistics:
+class HubStatistics(NamedTuple):
     """How much has gone through a hub."""
 
     clients: int

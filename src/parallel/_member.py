@@ -279,4 +279,11 @@ def is_member() -> bool:
     return _current is not None
 
 
-os.register_at_fork(after_in_child=lambda: set_current_member(None))
+def _leave_in_fork() -> None:
+    """A process that a user forks is no member, and holds nothing of ours."""
+    if _current is not None:
+        os.close(_current.table)
+        set_current_member(None)
+
+
+os.register_at_fork(after_in_child=_leave_in_fork)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
+from typing import Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
 
 import trio
 
@@ -20,8 +19,7 @@ T_co = TypeVar("T_co", covariant=True)
 Status: TypeAlias = Literal["returned", "raised", "cancelled", "died"]
 
 
-@dataclass(frozen=True, slots=True)
-class Ending(Generic[T_co]):
+class Ending(NamedTuple, Generic[T_co]):
     """How a process ended.
 
     `status` is "returned" (then `value` is what), "raised" (then `error` is the function's
@@ -189,7 +187,7 @@ class Process(Generic[T_co]):
     def _end(self) -> None:
         """The process is gone, and so is all below it."""
         ending = self._verdict or self._died()
-        self._ending = replace(ending, returncode=self._child.returncode)
+        self._ending = ending._replace(returncode=self._child.returncode)
         self._control.close()
         self._ended.set()
         self._ready.set()

@@ -102,7 +102,7 @@ async def _start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
         )
     endpoint = Endpoint(ours)
     try:
-        line = json.dumps({"path": sys.path, **settings.as_json()}) + "\n"
+        line = json.dumps({"path": sys.path, **settings._asdict()}) + "\n"
         endpoint.push([line.encode()])
         table = await _wait_until_ready(endpoint, settings.host)
     except BaseException:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class HostSettings:
+class HostSettings(NamedTuple):
     """From `init`, for keeper, fork server and workers; times in seconds, sizes in bytes."""
 
     host: str
@@ -19,7 +17,3 @@ class HostSettings:
     buffer_size: int
     hosts: tuple[tuple[str, int], ...]
     """Name and slots of each host of the cluster."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
-        return asdict(self)

@@ -8,11 +8,10 @@ import random
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """A process's own, at some moment."""
 
     environ: dict[str, str]

@@ -12,7 +12,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 NAME = "parallel-processes"
 _HEADER = struct.Struct("<8sII")
@@ -23,8 +23,7 @@ _FIRST = 64
 _MAX_NAME = _RECORD_SIZE - _RECORD.size
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A running process: its number, its owner's (0: the root), and when it started (epoch)."""
 
     process: int

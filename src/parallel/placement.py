@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import random as _random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """A host of the cluster.
 
     `slots` is how many processes it is meant for at once, `python` its version, `running` how many

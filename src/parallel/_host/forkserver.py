@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+import parallel
+
 from .._endpoint import Endpoint, close_all, socket_pair
 from .._settings import HostSettings
 from .._table import TableWriter, create_table
@@ -67,6 +69,8 @@ def _prepare(settings: HostSettings) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a killed worker printed is not lost
+    for name in dir(parallel):
+        getattr(parallel, name)  # loads it, once for all workers
     for name in settings.preload:
         importlib.import_module(name)
     kernel.set_process_name("parallel-forkserver")

@@ -41,7 +41,7 @@ def die_with_parent(parent: int) -> None:
 def set_process_name(name: str) -> None:
     """Be called so in `ps` and `top` (the kernel keeps 15 bytes; setproctitle, if there, all)."""
     if _setproctitle is not None:
-        _setproctitle(f"parallel: {name}")
+        _setproctitle(name if name.startswith("parallel") else f"parallel: {name}")
     elif _prctl is not None:
         _prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 

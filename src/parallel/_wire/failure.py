@@ -10,9 +10,8 @@ import enum
 import pickle
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace, TracebackType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import tblib
 import trio
@@ -25,8 +24,7 @@ _Line: TypeAlias = tuple[str, str, int, str]
 """Of a traceback: file, function, line number, module."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
+class _Record(NamedTuple):
     """One exception: pickled, as text, and how it hangs together with the others (by number)."""
 
     pickled: bytes | None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ..errors import ProtocolError
 from .frames import Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """A process as others see it; `process` is its number at its fork server."""
 
     host: str
@@ -24,8 +22,7 @@ Reason: TypeAlias = Literal["failed", "cancelled", "slow", "abandoned"]
 _REASONS = ("failed", "cancelled", "slow", "abandoned")
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(NamedTuple):
     """Why a side stopped without a proper end."""
 
     reason: Reason
@@ -34,7 +31,7 @@ class Reset:
 
 def encode_peer(peer: Peer) -> bytes:
     """The body of a HELLO."""
-    return json.dumps(asdict(peer)).encode()
+    return json.dumps(peer._asdict()).encode()
 
 
 def decode_peer(body: Buffer) -> Peer:

@@ -7,13 +7,11 @@ runs none of a client's code. Large things (functions, arguments, results) never
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import struct
 from collections import deque
-from dataclasses import dataclass
-from typing import TypeAlias, get_args
+from typing import NamedTuple, TypeAlias, get_args
 
 from ..errors import ProtocolError
 
@@ -24,8 +22,7 @@ MAX_TEXT = 5_000
 """Characters of a text that would not fit otherwise; one takes up to 12 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """Client: start a process. Descriptors: its control connection and, for a hub, a channel."""
 
     request: int
@@ -33,49 +30,42 @@ class Start:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Client: cancel the process of that request; kill it in `grace` seconds (None: as usual)."""
 
     request: int
     grace: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """Client: say so when that process is gone."""
 
     process: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """Root: end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """Fork server, to the root at the start. Descriptor: the table of processes."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class NotReady:
+class NotReady(NamedTuple):
     """Fork server, to the root at the start: why there is none."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """Fork server: what you sent makes no sense, so this is the last that you hear."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """Fork server, to a spare: be this process. Descriptors: as in `Start`."""
 
     process: int
@@ -83,8 +73,7 @@ class Begin:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """Fork server: the process of that request."""
 
     request: int
@@ -92,16 +81,14 @@ class Started:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """Fork server: there will be no process for that request, and why."""
 
     request: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(NamedTuple):
     """Fork server: the process of that request, and everything below it, is gone."""
 
     request: int
@@ -110,8 +97,7 @@ class Exited:
     maybe_oom: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Gone:
+class Gone(NamedTuple):
     """Fork server: a watched process is gone."""
 
     process: int
@@ -138,7 +124,6 @@ Request: TypeAlias = (
 )
 
 _TYPES: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}
-_FIELDS = {kind: dataclasses.fields(kind) for kind in _TYPES.values()}
 _PLAIN_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "str": str,
@@ -146,14 +131,20 @@ _PLAIN_TYPES: dict[str, type | tuple[type, ...]] = {
     "float | None": (int, float, type(None)),
     "int | None": (int, type(None)),
 }
+_FIELDS = {
+    kind: [
+        (name, _PLAIN_TYPES[str(getattr(annotation, "__forward_arg__", annotation))])
+        for name, annotation in kind.__annotations__.items()
+    ]
+    for kind in _TYPES.values()
+}
 
 
 def encode(request: Request, descriptors: int = 0) -> bytes:
     """The bytes of a message that travels with that many descriptors."""
-    fields = [getattr(request, field.name) for field in _FIELDS[type(request)]]
-    body = json.dumps([type(request).__name__, *fields]).encode()
+    body = json.dumps([type(request).__name__, *request]).encode()
     if len(body) > MAX_REQUEST:  # the end of a traceback says most
-        fields = [value[-MAX_TEXT:] if isinstance(value, str) else value for value in fields]
+        fields = [value[-MAX_TEXT:] if isinstance(value, str) else value for value in request]
         body = json.dumps([type(request).__name__, *fields]).encode()
     return HEADER.pack(len(body), descriptors) + body
 
@@ -202,11 +193,11 @@ def decode(body: bytes) -> Request:
         fields = _FIELDS[kind]
         if len(values) != len(fields):
             raise ValueError("its number of fields")
-        for field, value in zip(fields, values, strict=True):
-            if not isinstance(value, _PLAIN_TYPES[str(field.type)]):
-                raise ValueError(f"field {field.name}")
+        for (field, types), value in zip(fields, values, strict=True):
+            if not isinstance(value, types):
+                raise ValueError(f"field {field}")
             if value != value:  # a NaN would stand in the way of every other deadline
-                raise ValueError(f"field {field.name}")
+                raise ValueError(f"field {field}")
         return kind(*values)
     except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise ProtocolError(f"a request that makes no sense: {body[:80]!r}") from exc
