@@ -7,11 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
 import trio
+
+from parallel._endpoint import Endpoint, socket_pair
+from parallel._member import Member, set_current_member
+from parallel._settings import HostSettings
+from parallel._wire.frames import UNLIMITED
+from parallel._wire.greetings import Peer
 
 MARK = "PARALLEL_TEST"
 """An environment variable that every process of a tree inherits, whatever becomes of it."""
@@ -106,3 +114,18 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
 )
 """Anything that JSON can hold."""
+
+
+@contextmanager
+def alone(*, max_message_size: int = UNLIMITED, buffer_size: int = 1 << 16) -> Iterator[Member]:
+    """Inside of a tree that has no other process: channels and hubs without a fork server."""
+    ours, theirs = socket_pair()
+    settings = HostSettings("root", os.getpid(), 2.0, 0, (), max_message_size, buffer_size, ())
+    member = Member(Endpoint(ours), settings, Peer("root", 0, os.getpid(), "root"), None, -1)
+    set_current_member(member)
+    try:
+        yield member
+    finally:
+        set_current_member(None)
+        member.close()
+        theirs.close()

@@ -503,7 +503,7 @@ def test_a_nesting_too_deep_to_pickle_is_not_sendable() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(NotSendable, match="RecursionError"):
+    with pytest.raises(NotSendable, match=r"the message: list .*recursion"):
         pack(deep)
 
 

@@ -190,8 +190,12 @@ class Connection:
         self._write_or_queue(frame)
 
     def _push(self, chunks: Sequence[Buffer], descriptors: Sequence[int]) -> None:
-        if self._batch:
-            self._write_batch()
+        try:
+            if self._batch:
+                self._write_batch()
+        except trio.BrokenResourceError:
+            close_all(descriptors)
+            raise
         self._accepted += sum(map(len, chunks))
         self._write_or_queue(chunks, descriptors)
 

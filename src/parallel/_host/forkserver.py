@@ -73,6 +73,7 @@ def _prepare(settings: HostSettings) -> None:
         getattr(parallel, name)  # loads it, once for all workers
     for name in settings.preload:
         importlib.import_module(name)
+    worker.rehearse(settings)
     kernel.set_process_name("parallel-forkserver")
     gc.collect()
     gc.freeze()

@@ -12,6 +12,7 @@ then on it cancels the function. While a sync function runs it ends the process 
 
 from __future__ import annotations
 
+import array
 import atexit
 import functools
 import gc
@@ -29,17 +30,20 @@ from typing import Any, NoReturn
 import trio
 
 from .._connection import Connection, close_connections, flush_all, has_unwritten
-from .._endpoint import Endpoint
+from .._endpoint import Endpoint, close_all, socket_pair
 from .._hub import Hub
 from .._member import Member, set_current_member
 from .._settings import HostSettings
-from .._surroundings import settle_in
+from .._surroundings import encode_surroundings, look_around, settle_in
 from .._wire.codec import Packed, pack, unpack
 from .._wire.failure import as_remote_error, encode_failure
 from .._wire.frames import Frame, Kind
 from .._wire.greetings import Peer, Reset
-from .._wire.requests import Begin, RequestReader
+from .._wire.requests import Begin, RequestReader, encode
 from . import kernel
+
+REHEARSALS = 12
+"""The interpreter specialises code that has run about eight times."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ def work(sock: socket.socket, settings: HostSettings, table: int, fork_server: i
     sys.breakpointhook = _no_breakpoint
     gc.enable()
     worker = Worker(Endpoint(sock), settings, table)
+    os.register_at_fork(after_in_child=worker.forget_sigterm)
     try:
         sync_function = trio.run(worker.begin)
         if sync_function is not None:
@@ -70,6 +75,37 @@ def work(sock: socket.socket, settings: HostSettings, table: int, fork_server: i
         traceback.print_exc()
         worker.returncode = 1
     _exit(worker.returncode)
+
+
+def rehearse(settings: HostSettings) -> None:
+    """Run a worker's life a few times in the fork server, before it forks for the first time.
+
+    What the interpreter writes into code and types while it warms up is then shared by all workers
+    instead of being written by each: 0.4 MB of 4.4. It takes 20 ms and leaves nothing behind.
+    """
+    for _ in range(REHEARSALS):
+        trio.run(_rehearse_once, settings)
+    set_current_member(None)
+
+
+async def _rehearse_once(settings: HostSettings) -> None:
+    request, control, channel = socket_pair(), socket_pair(), socket_pair()
+    worker = Worker(Endpoint(request[1]), settings, -1)
+    caller = Connection(control[0], settings.max_message_size, settings.buffer_size)
+    with request[0], channel[0]:
+        passed = array.array("i", [control[1].detach(), channel[1].detach()])
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)
+        request[0].sendmsg([encode(Begin(0, 0, "rehearsal"), 2)], [rights])
+        close_all(passed)
+        caller.push(Kind.SETTINGS, encode_surroundings(look_around()))
+        caller.accept(pack((_nothing, ())))
+        await worker.begin()
+    caller.close()
+    worker.endpoint.close()
+
+
+async def _nothing(hub: Hub[Any, Any]) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 def _no_breakpoint(*args: object, **kwargs: object) -> NoReturn:
@@ -93,6 +129,7 @@ class Worker:
         self.hub: Hub[Any, Any] | None = None
         self.scope: trio.CancelScope | None = None
         self.cancelled = False
+        self.on_sigterm: Callable[..., object] | None = None
 
     async def begin(self) -> Callable[[], object] | None:
         """Steps 1 to 5 for an async function; for a sync one up to 2, and what to call."""
@@ -166,9 +203,8 @@ class Worker:
 
     async def _run_async(self, call: Callable[[], Any]) -> None:
         token = trio.lowlevel.current_trio_token()
-        handler = signal.signal(signal.SIGTERM, lambda *_: token.run_sync_soon(self._cancel))
-        forget = functools.partial(signal.signal, signal.SIGTERM, signal.SIG_DFL)
-        os.register_at_fork(after_in_child=forget)  # a helper must be able to die of it
+        self.on_sigterm = lambda *_: token.run_sync_soon(self._cancel)
+        signal.signal(signal.SIGTERM, self.on_sigterm)
         verdict = self._was_cancelled()
         try:
             with trio.CancelScope() as self.scope:
@@ -185,7 +221,12 @@ class Worker:
             await self._linger(verdict)
         with trio.CancelScope(shield=True):
             await self.control.flushed()
-        signal.signal(signal.SIGTERM, handler)
+        self.forget_sigterm()
+
+    def forget_sigterm(self) -> None:
+        """Die of it again; so must helpers that this process forks."""
+        if self.on_sigterm is not None and signal.getsignal(signal.SIGTERM) is self.on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _cancel(self) -> None:
         self.cancelled = True

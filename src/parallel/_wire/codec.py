@@ -210,5 +210,8 @@ def _not_unpickled(what: str, exc: BaseException) -> RemoteError:
 
 
 def _first_line(exc: BaseException) -> str:
-    lines = str(exc).splitlines()
+    try:
+        lines = str(exc).splitlines()
+    except Exception:  # a __str__ of the user's
+        lines = []
     return f"{type(exc).__name__}: {lines[0]}" if lines else type(exc).__name__

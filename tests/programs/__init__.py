@@ -1,0 +1,1 @@
+"""Root programs, run as processes of their own, and what they grow."""
