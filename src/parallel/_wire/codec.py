@@ -12,10 +12,14 @@ but this codec pickles such a thing.
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 import cloudpickle
@@ -108,7 +112,7 @@ def pack(
     packed = _try_plain(value)
     if packed is None:
         try:
-            packed = _dump(value, cloudpickle.dumps)
+            packed = _dump(value, _dumps_by_value)
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # noqa: ASYNC103  # a SystemExit of somebody's __reduce__
@@ -133,6 +137,24 @@ def _try_plain(value: object) -> Packed | None:
     return None if by_value else packed
 
 
+class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    """cloudpickle, and modules of a type of their own (lazy ones, trio's before 0.26)."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Pickle calls this for every object that is not of a basic type."""
+        if isinstance(obj, ModuleType) and sys.modules.get(obj.__name__) is obj:
+            return import_module, (obj.__name__,)
+        return super().reducer_override(obj)
+
+
+def _dumps_by_value(
+    value: object, protocol: int, buffer_callback: Callable[[pickle.PickleBuffer], bool]
+) -> bytes:
+    with io.BytesIO() as file:
+        _ByValue(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)
+        return file.getvalue()
+
+
 def _dump(value: object, dumps: Callable[..., bytes]) -> Packed:
     buffers: list[memoryview] = []
 
@@ -154,7 +176,7 @@ def _dump(value: object, dumps: Callable[..., bytes]) -> Packed:
 
 def _is_sendable(value: object) -> bool:
     try:
-        _dump(value, cloudpickle.dumps)
+        _dump(value, _dumps_by_value)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: ASYNC103
