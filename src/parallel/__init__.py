@@ -16,6 +16,7 @@ A name is loaded when it is first used: the keeper, which uses none, stays small
 program that imports this and runs nothing.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,8 @@ def __getattr__(name: str) -> object:
     if name == "errors":
         return import_module(".errors", __name__)
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        text = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(text, name=name, obj=sys.modules[__name__])
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -177,14 +177,21 @@ class Channel(
         Raises `RemoteError` for a message that cannot be unpickled here; the channel can go on.
         """
         await self._pace.step()
-        while (frame := self._next()) is None:
-            wire = self._wire
+        wire = self._wire
+        while True:
+            body = wire.reader.next_small()
+            if body is not None:
+                self._received += 1
+                small: ReceiveT = unpack(body)
+                return small
+            frame = self._next()
+            if frame is not None:
+                return self._unpack(frame)
             if wire.at_eof:
                 await self._raise_broken()
             await trio.lowlevel.wait_readable(wire.endpoint.sock)
             if not wire.closed:
                 wire.fill()
-        return self._unpack(frame)
 
     def receive_nowait(self) -> ReceiveT:
         """As `receive`, but raises `trio.WouldBlock` where nothing has arrived yet."""

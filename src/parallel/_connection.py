@@ -172,6 +172,7 @@ class Connection:
         else:
             self._patience = min(2 * self._patience, MAX_PATIENCE)
             self._direct = 0
+        _unwritten.discard(self)
         self._write_or_queue(b"".join(batch))
 
     def push(self, kind: Kind, body: bytes = b"", descriptors: Sequence[int] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from ._channel import Channel, Pace, Wire
 from ._endpoint import socket_pair
 from ._member import Member, current_member
 from ._wire.codec import Packed, pack, unpack
-from ._wire.frames import Frame, Kind
+from ._wire.frames import Buffer, Frame, Kind
 from ._wire.greetings import Peer, Reset
 from .errors import MessageTooLarge, NotSendable, ProtocolError, RemoteError
 
@@ -252,28 +252,45 @@ class Hub(Generic[ReceiveT, SendT]):
             self._poll()
         while self._ready and not self._events:
             wire = self._ready.popleft()
-            wire.ready = False
-            try:
-                frame = wire.next()
-            except (ProtocolError, MessageTooLarge):
-                frame = None  # it has failed, and goes the way of the lost
-            if frame is not None:
-                wire.ready = True
+            body = wire.reader.next_small() if wire.connected else None
+            if body is not None:
                 self._ready.append(wire)
-                self._handle(wire, frame)
-            elif wire.at_eof:
-                self._part(wire)
+                self._take_message(wire, body)
+            else:
+                wire.ready = False
+                self._advance_frame(wire)
         return bool(self._events)
+
+    def _advance_frame(self, wire: HubWire) -> None:
+        try:
+            frame = wire.next()
+        except (ProtocolError, MessageTooLarge):
+            frame = None  # it has failed, and goes the way of the lost
+        if frame is not None:
+            wire.ready = True
+            self._ready.append(wire)
+            self._handle(wire, frame)
+        elif wire.at_eof:
+            self._part(wire)
+
+    def _take_message(
+        self,
+        wire: HubWire,
+        body: Buffer,
+        buffers: Sequence[Buffer] = (),
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        self._received += 1
+        try:
+            value: ReceiveT = unpack(body, buffers, descriptors)
+        except RemoteError as exc:
+            exc.add_note(f"It was sent by {wire.client}.")
+            raise
+        self._events.append(Message(wire.client, value))
 
     def _handle(self, wire: HubWire, frame: Frame) -> None:
         if frame.kind is Kind.MESSAGE and wire.connected:
-            self._received += 1
-            try:
-                value: ReceiveT = unpack(frame.body, frame.buffers, frame.descriptors)
-            except RemoteError as exc:
-                exc.add_note(f"It was sent by {wire.client}.")
-                raise
-            self._events.append(Message(wire.client, value))
+            self._take_message(wire, frame.body, frame.buffers, frame.descriptors)
         elif frame.kind is Kind.END:
             self._speakers -= 1
             if wire.connected:
@@ -467,8 +484,8 @@ class _Messages(AsyncIterator[tuple[Client, ReceiveT]]):
 
     async def __anext__(self) -> tuple[Client, ReceiveT]:
         while (event := await self._hub.next_event()) is not None:
-            if isinstance(event, Message):
-                return event.client, event.value
+            if type(event) is Message:
+                return event  # which is a tuple of the two
         raise StopAsyncIteration
 
 

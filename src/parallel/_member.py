@@ -181,7 +181,7 @@ class Member:
                 self.reader.feed(data)
                 while (report := self.reader.next()) is not None:
                     self._handle(report[0])
-            if not self.closed:
+            if not self.closed and self.lost is None:
                 await self._lose()
         finally:
             self._token = None

@@ -215,5 +215,7 @@ def reraise(error: BaseException) -> NoReturn:
     try:
         raise error
     finally:
-        error.__context__, error.__suppress_context__ = context, suppressed
+        # Also where the class forbids it: a frozen dataclass, for example.
+        object.__setattr__(error, "__context__", context)
+        object.__setattr__(error, "__suppress_context__", suppressed)
         del error

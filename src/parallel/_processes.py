@@ -132,8 +132,8 @@ def find_programs(pid: int | None = None) -> Iterator[int]:
     Only those whose processes this user may look into. The caller closes each.
     """
     seen: set[int] = set()
-    for process in _PROC.iterdir() if pid is None else [_PROC / str(pid)]:
-        descriptor = _open_table(process) if process.name.isdigit() else None
+    for process in _PROC.glob("[0-9]*" if pid is None else str(pid)):
+        descriptor = _open_table(process)
         if descriptor is None:
             continue
         table = os.fstat(descriptor).st_ino

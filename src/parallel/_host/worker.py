@@ -36,7 +36,7 @@ from .._member import Member, set_current_member
 from .._settings import HostSettings
 from .._surroundings import encode_surroundings, look_around, settle_in
 from .._wire.codec import Packed, pack, unpack
-from .._wire.failure import as_remote_error, encode_failure
+from .._wire.failure import as_remote_error, encode_failure, text_of
 from .._wire.frames import Frame, Kind
 from .._wire.greetings import Peer, Reset
 from .._wire.requests import Begin, RequestReader, encode
@@ -108,6 +108,11 @@ async def _nothing(hub: Hub[Any, Any]) -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def _end_with_fork_server() -> NoReturn:
+    """The root finds out by itself what has happened; a guess from here must not come first."""
+    os._exit(1)
+
+
 def _no_breakpoint(*args: object, **kwargs: object) -> NoReturn:
     raise RuntimeError(
         "breakpoint() in a worker: it has no terminal. Call the function in the program's first "
@@ -144,7 +149,10 @@ class Worker:
             self._conclude(verdict)
             await self._linger(verdict)
             return None
-        self.control.push(Kind.READY)
+        try:
+            self.control.push(Kind.READY)
+        except trio.BrokenResourceError:
+            return None  # the caller is gone
         call = functools.partial(function, *args)
         if self.hub is None and not _is_async(function):
             return call
@@ -174,6 +182,7 @@ class Worker:
         kernel.set_process_name(begin.name)
         peer = Peer(settings.host, begin.process, os.getpid(), begin.name)
         self.member = Member(self.endpoint, settings, peer, begin.owner, self.table)
+        self.member.why_lost = _end_with_fork_server
         set_current_member(self.member)
         control, *channel = descriptors
         self.control = Connection(
@@ -259,7 +268,7 @@ class Worker:
         return Verdict(Kind.RESULT, packed, 0, None)
 
     def _failed(self, exc: BaseException, skip: int) -> Verdict:
-        text = f"raised {type(exc).__name__}: {exc}"
+        text = f"raised {type(exc).__name__}: {text_of(exc)}"
         reset = Reset("failed", text)
         if isinstance(exc, Exception):
             return Verdict(Kind.RAISED, Packed(encode_failure(exc, skip)), 1, reset)

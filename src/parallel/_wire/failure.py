@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 import pickle
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace, TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
+import cloudpickle
 import tblib
 import trio
 
@@ -62,14 +63,14 @@ def encode_failure(exc: BaseException, skip: int = 0) -> bytes:
             _Record(
                 _pickle(exc),
                 type(exc).__qualname__,
-                _text(exc),
-                "".join(traceback.format_exception(type(exc), exc, trace, chain=False)),
+                text_of(exc),
+                _traceback_text(exc, trace),
                 tuple(_lines(trace)),
                 None if members is None else tuple(number(member) or 0 for member in members),
                 number(exc.__cause__),
                 number(exc.__context__),
                 exc.__suppress_context__,
-                tuple(map(str, getattr(exc, "__notes__", ()))),
+                tuple(_notes(exc)),
             )
         )
     return pickle.dumps(records, protocol=5)
@@ -78,18 +79,23 @@ def encode_failure(exc: BaseException, skip: int = 0) -> bytes:
 def decode_failure(data: Buffer) -> BaseException:
     """The exception that `encode_failure` was given, as far as it can be had here."""
     records: list[_Record] = unpack(data, what="an exception")
-    made: dict[int, BaseException] = {}
-    for index in range(len(records)):
-        _make(index, records, made)
+    made = _make_all(records)
     for index, record in enumerate(records):
         exc = made[index]
-        exc.__cause__ = None if record.cause is None else made[record.cause]
-        exc.__context__ = None if record.context is None else made[record.context]
-        exc.__suppress_context__ = record.suppress_context
-        if record.notes:
-            exc.__notes__ = list(record.notes)
-        exc.__traceback__ = _make_traceback(record.traceback)
+        links: dict[str, object] = {
+            "__cause__": None if record.cause is None else made[record.cause],
+            "__context__": None if record.context is None else made[record.context],
+            "__suppress_context__": record.suppress_context,  # setting a cause has changed it
+            "__traceback__": _make_traceback(record.traceback),
+        }
+        _set_all(exc, {**links, "__notes__": list(record.notes)} if record.notes else links)
     return made[0]
+
+
+def _set_all(exc: BaseException, attributes: Mapping[str, object]) -> None:
+    """Also where the class forbids it: a frozen dataclass, for example."""
+    for name, value in attributes.items():
+        object.__setattr__(exc, name, value)
 
 
 def _lines(trace: TracebackType | None) -> Iterator[_Line]:
@@ -97,7 +103,7 @@ def _lines(trace: TracebackType | None) -> Iterator[_Line]:
     while trace is not None:
         code = trace.tb_frame.f_code
         module = str(trace.tb_frame.f_globals.get("__name__", "?"))
-        yield code.co_filename, code.co_name, trace.tb_lineno, module
+        yield code.co_filename, code.co_name, trace.tb_lineno or 0, module
         trace = trace.tb_next
 
 
@@ -116,7 +122,21 @@ def _make_traceback(lines: Sequence[_Line]) -> TracebackType | None:
 
 def as_remote_error(exc: BaseException) -> RemoteError:
     """`exc` as text alone."""
-    return RemoteError(type(exc).__qualname__, _text(exc), "".join(traceback.format_exception(exc)))
+    try:
+        lines = traceback.format_exception(exc)
+    except RecursionError:  # groups within groups within groups
+        lines = [_traceback_text(exc, exc.__traceback__)]
+    return RemoteError(type(exc).__qualname__, text_of(exc), "".join(lines))
+
+
+def _traceback_text(exc: BaseException, trace: TracebackType | None) -> str:
+    """Of this exception alone: `traceback` would look at all that hangs on it, for each of them."""
+    lines = ["Traceback (most recent call last):\n", *traceback.format_tb(trace)] if trace else []
+    for member in (exc, *(_members(exc) or ())):
+        text = text_of(member)
+        indent = "" if member is exc else "  | "
+        lines.append(f"{indent}{type(member).__qualname__}{': ' if text else ''}{text}\n")
+    return "".join((*lines, *(f"{note}\n" for note in _notes(exc))))
 
 
 def _members(exc: BaseException) -> list[BaseException] | None:
@@ -132,11 +152,19 @@ def _skip(trace: TracebackType | None, count: int) -> TracebackType | None:
     return trace
 
 
-def _text(exc: BaseException) -> str:
+def text_of(thing: object) -> str:
+    """What an exception (or a note) says, whatever its `__str__` does."""
     try:
-        return exc.message if isinstance(exc, BaseExceptionGroup) else str(exc)
-    except Exception as failure:  # a __str__ of the user's
-        return f"<its __str__ raised {type(failure).__name__}>"
+        return thing.message if isinstance(thing, BaseExceptionGroup) else str(thing)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # noqa: ASYNC103
+        return f"<its __str__ raised {type(failure).__name__}>"  # noqa: ASYNC104
+
+
+def _notes(exc: BaseException) -> Iterator[str]:
+    notes = getattr(exc, "__notes__", ())
+    return map(text_of, notes if isinstance(notes, list | tuple) else ())
 
 
 class _Form(enum.StrEnum):
@@ -148,12 +176,14 @@ class _Form(enum.StrEnum):
 
 
 def _pickle(exc: BaseException) -> bytes | None:
-    """None for what cannot be pickled, or not without descriptors or memory of its own."""
+    """None for what cannot be pickled, or not without descriptors of its own."""
     try:
         packed = pack(_take_apart(exc))
     except NotSendable:
         return None
-    return None if packed.passengers or packed.buffers else packed.body
+    if packed.passengers:
+        return None
+    return cloudpickle.dumps(_take_apart(exc), protocol=5) if packed.buffers else packed.body
 
 
 def _take_apart(exc: BaseException) -> tuple[Any, ...]:
@@ -161,6 +191,9 @@ def _take_apart(exc: BaseException) -> tuple[Any, ...]:
         return _Form.OWN, exc
     reduced: Any = exc.__reduce__()
     state = dict(reduced[2]) if len(reduced) > 2 else {}
+    default: Any = object.__getstate__(exc)
+    if isinstance(default, tuple):  # it has slots, which a built-in exception forgets
+        state.update(default[1])
     state.pop("__notes__", None)
     if isinstance(exc, BaseExceptionGroup):
         return _Form.GROUP, type(exc), (exc.message,), state
@@ -185,16 +218,28 @@ def _has_plain_reduce(cls: type[BaseException]) -> bool:
     )
 
 
-def _make(index: int, records: list[_Record], made: dict[int, BaseException]) -> BaseException:
-    """Exception number `index`; a group takes its members when it is made, so they come first."""
-    if index not in made:
-        record = records[index]
-        members = [_make(member, records, made) for member in record.members or ()]
-        try:
-            made[index] = _unpickle(record.pickled, members)
-        except Exception:  # whatever it is, the caller gets the text instead
-            made[index] = RemoteError(record.type_name, record.text, record.traceback_text)
-    return made[index]
+def _make_all(records: list[_Record]) -> dict[int, BaseException]:
+    """By number; a group takes its members when it is made, so they come first."""
+    made: dict[int, BaseException] = {}
+    waiting = list(range(len(records)))
+    while waiting:
+        index = waiting[-1]
+        missing = [member for member in records[index].members or () if member not in made]
+        if missing:
+            waiting += missing
+        elif waiting.pop() not in made:
+            made[index] = _make(records[index], made)
+    return made
+
+
+def _make(record: _Record, made: Mapping[int, BaseException]) -> BaseException:
+    try:
+        return _unpickle(record.pickled, [made[member] for member in record.members or ()])
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: ASYNC103  # whatever it is, the caller gets the text instead
+        error = RemoteError(record.type_name, record.text, record.traceback_text)
+        return error  # noqa: ASYNC104
 
 
 def _unpickle(pickled: bytes | None, members: list[BaseException]) -> BaseException:
@@ -209,7 +254,7 @@ def _unpickle(pickled: bytes | None, members: list[BaseException]) -> BaseExcept
         return exc
     cls, args, state = parts
     exc = cls.__new__(cls, *args, members) if form == _Form.GROUP else _without_init(cls, args)
-    exc.__setstate__(state)
+    _set_all(exc, state)
     return exc
 
 

@@ -49,6 +49,7 @@ class Kind(enum.IntEnum):
     EXIT = 11  # from a worker: its function ended the process, and how
 
 
+_MESSAGE = int(Kind.MESSAGE)
 KINDS = {int(kind): kind for kind in Kind}
 
 
@@ -124,6 +125,23 @@ class FrameReader:
         self._position = begin + size
         body = data[begin : self._position]
         return Frame(kind, body, (), self._take(descriptors) if descriptors else [])
+
+    def next_small(self) -> bytes | None:
+        """The body of the next frame if that is a message without anything beside it.
+
+        Nearly all are, and this costs a third of `next`. None, and nothing was taken: see `next`.
+        """
+        data, start = self._data, self._position
+        if len(data) - start < HEADER_SIZE or self._partial is not None:
+            return None
+        magic, kind, descriptors, buffers, size = HEADER.unpack_from(data, start)
+        begin = start + HEADER_SIZE
+        end = begin + size
+        beside = descriptors or buffers or kind != _MESSAGE or magic != MAGIC
+        if beside or end > len(data) or size > self.max_size:
+            return None
+        self._position = end
+        return data[begin:end]
 
     def _begin(self, kind: Kind, descriptors: int, buffers: int, size: int) -> Frame | None:
         """Start on a frame that does not lie in `data` as a whole, or has buffers."""
