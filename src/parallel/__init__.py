@@ -77,16 +77,18 @@ _NAMES = {
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name from the module that defines it."""
-    if name == "errors":
-        return import_module(".errors", __name__)
-    if name not in _HOMES:
-        text = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(text, name=name, obj=sys.modules[__name__])
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker shall still say that a name does not exist
+
+    def __getattr__(name: str) -> object:
+        """Load a public name from the module that defines it."""
+        if name == "errors":
+            return import_module(".errors", __name__)
+        if name not in _HOMES:
+            text = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(text, name=name, obj=sys.modules[__name__])
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -446,6 +446,12 @@ class Connection:
             self.endpoint.close()
         self._wake()
 
+    def discard(self) -> None:
+        """As `close`, where nobody is left at the other end to be told."""
+        self.broken = self.sent_end = True
+        self.endpoint.drop()
+        self.close()
+
     def abandon(self, reset: Reset, cause: BaseException) -> None:
         """Have done with a peer that takes too long; this process's end will not wait for it.
 

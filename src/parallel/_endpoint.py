@@ -191,7 +191,9 @@ def close_all(descriptors: Iterable[int]) -> None:
 
 def _close_in_fork() -> None:
     for endpoint in list(_endpoints):
-        endpoint.close()
+        if endpoint.unwritten:
+            endpoint.drop()
+        endpoint.sock.close()
 
 
 os.register_at_fork(after_in_child=_close_in_fork)

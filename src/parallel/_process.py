@@ -188,7 +188,7 @@ class Process(Generic[T_co]):
         """The process is gone, and so is all below it."""
         ending = self._verdict or self._died()
         self._ending = ending._replace(returncode=self._child.returncode)
-        self._control.close()
+        self._control.discard()
         self._ended.set()
         self._ready.set()
         if self._ending.error is not None:

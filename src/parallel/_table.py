@@ -56,7 +56,7 @@ class TableWriter:
         """A process runs from now on."""
         slot = self._free.pop() if self._free else len(self._slots)
         self._slots[process] = slot
-        text = name.encode()[:_MAX_NAME]
+        text = name.encode(errors="replace")[:_MAX_NAME]
         record = _RECORD.pack(process, owner, time.time(), pid, len(text)) + text
         self._write(slot, record)
 
@@ -81,7 +81,7 @@ def running(descriptor: int) -> int:
 def read_table(descriptor: int) -> tuple[int, list[Entry]]:
     """The root's pid and the running processes; raises ValueError for what is no table."""
     data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    if data[: len(_MAGIC)] != _MAGIC:
+    if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise ValueError("this is no table of processes")
     return _HEADER.unpack_from(data)[1], list(_entries(data))
 

@@ -40,6 +40,7 @@ def die_with_parent(parent: int) -> None:
 
 def set_process_name(name: str) -> None:
     """Be called so in `ps` and `top` (the kernel keeps 15 bytes; setproctitle, if there, all)."""
+    name = name.encode(errors="replace").decode().replace("\0", "?")  # users call things anything
     if _setproctitle is not None:
         _setproctitle(name if name.startswith("parallel") else f"parallel: {name}")
     elif _prctl is not None:

@@ -206,12 +206,12 @@ class Plan:
         owner = process.owner
         if owner is not None and owner.deadline is not None:
             deadline = min(deadline, owner.deadline)
-        first = not process.cancelled
-        process.cancelled = True
+        first = process.alive and not process.cancelled
+        process.cancelled |= first  # who has crashed already was not cancelled
         if process.deadline is None or deadline < process.deadline:
             process.deadline = deadline
             heapq.heappush(self._deadlines, (deadline, process.number))
-        return [Kill(process.pid, signal.SIGTERM)] if first and process.alive else []
+        return [Kill(process.pid, signal.SIGTERM)] if first else []
 
     def due(self, now: float) -> list[Instruction]:
         """Time has passed: kill what should be gone by now."""
@@ -226,7 +226,7 @@ class Plan:
     def _kill(self, process: Process) -> list[Instruction]:
         living = [below for below in process.below() if below.alive]
         for below in living:
-            below.killed = True
+            below.killed = below.cancelled = True
         return [Kill(below.pid, signal.SIGKILL) for below in living]
 
     def root_gone(self, now: float) -> list[Instruction]:
