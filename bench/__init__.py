@@ -17,7 +17,8 @@ The layers, each importing only those above it:
     rows        the table: rows, contenders, bars, how many rounds
     seat        the process that a contender sits in;  turns: its side of the conversation
     runner      lets the contenders of a row take turns
-    record, report, plot    the results as JSON, as a table, as a picture
+    result      a row with what came of it
+    record, report, plot    results as JSON, as a table, as a picture
     contenders/ the work itself, one module a library; nothing imports these but a seat
     noop, workers   what our own side runs in its workers
 """

@@ -1,6 +1,7 @@
 """The command line: `python -m bench`, from the project's root."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import plot, record, report
-from bench.results import Result, result
+from bench.result import Result, judged
 from bench.rows import ROWS
 from bench.runner import measure
 
@@ -53,11 +54,12 @@ def main(arguments: Sequence[str]) -> int:
     """Measure the rows, show and write what came of them; return the exit status."""
     options = parse(arguments)
     console = Console()
+    warn_of_company(console)
     results: list[Result] = []
     for row in ROWS:
         if row.name in options.rows:
             outcomes = measure(row, row.quick if options.quick else row.plan)
-            results.append(result(row, outcomes))
+            results.append(judged(row, outcomes))
             report.show(results[-1], console)
     record.write(results, options.json, quick=options.quick)
     plot.write(results, options.plot)
@@ -65,6 +67,13 @@ def main(arguments: Sequence[str]) -> int:
     states = [verdict.state for result in results for verdict in result.verdicts]
     console.print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
     return int("missed" in states or "not measured" in states)
+
+
+def warn_of_company(console: Console) -> None:
+    """Say so if others keep the machine busy: who needs two CPUs loses more by it than others."""
+    load, cpus = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cpus / 2:
+        console.print(f"The load is {load:.1f} on {cpus} CPUs: expect a spread, and worse ratios.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from bench.bars import AtMost, Verdict, Within
-from bench.results import Result
+from bench.result import Result
 from bench.rows import OURS
 
 OURS_COLOUR = "#1f6feb"

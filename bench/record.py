@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.bars import Outcome, Verdict
-from bench.results import Result
+from bench.result import Result
 
 LIBRARIES = (
     "async-parallel",
@@ -40,12 +40,17 @@ def write(results: Sequence[Result], path: Path, *, quick: bool) -> None:
 
 
 def machine() -> dict[str, object]:
-    """Describe the machine and the interpreter, without naming either's owner or place."""
+    """Describe the machine and the interpreter, without naming either's owner or place.
+
+    The load tells a reader whether anything else was running: with a second busy process a machine
+    of two CPUs has one left for a worker and its fork server, and the bare fork needs no more.
+    """
     return {
         "system": platform.system(),
         "release": platform.release(),
         "architecture": platform.machine(),
         "cpus": os.cpu_count(),
+        "load": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
     }
 

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.bars import Outcome, Verdict
-from bench.results import Result
+from bench.result import Result
 from bench.rows import OURS, Unit
 from bench.samples import ratio
 
@@ -21,6 +21,9 @@ def show(result: Result, console: Console) -> None:
     for outcome in result.outcomes.values():
         table.add_row(*cells(outcome, ours, result.row.unit))
     console.print(table)
+    for outcome in result.outcomes.values():
+        if outcome.samples is None and not outcome.missing:
+            console.print(f"  {outcome.contender} failed: {outcome.detail}", markup=False)
     for verdict in result.verdicts:
         console.print(sentence(verdict), highlight=False)
     console.print()
@@ -29,8 +32,7 @@ def show(result: Result, console: Console) -> None:
 def cells(outcome: Outcome, ours: Outcome, unit: Unit) -> tuple[str, str, str, str]:
     """Return a contender's line of the table."""
     if outcome.samples is None:
-        why = "not installed" if outcome.missing else f"failed: {outcome.detail}"
-        return outcome.contender, "-", why, ""
+        return outcome.contender, "-", "not installed" if outcome.missing else "failed", ""
     spread = outcome.samples.spread
     low, high = sorted((spread.low, spread.high), key=unit.show)
     times = "" if ours.samples is None else f"{ratio(outcome.samples, ours.samples).median:.2f}"

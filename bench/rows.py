@@ -184,16 +184,17 @@ ROWS = (
     ),
     Row(
         "import",
-        "import in a fresh interpreter, less an empty one",
+        "import of what a program uses, in a fresh interpreter, less an empty one",
         MILLISECONDS,
         (
             Contender(OURS, "imports:parallel"),
+            Contender("parallel, no name used", "imports:parallel_unused"),
             Contender("trio", "imports:trio"),
             Contender("empty interpreter", "imports:nothing"),
         ),
         (AtMost(1.15, "trio"),),
         plan=Plan(rounds=40, operations=1),
-        quick=Plan(rounds=8, operations=1),
+        quick=Plan(rounds=7, operations=1),
         baseline="empty interpreter",
     ),
 )

@@ -46,9 +46,3 @@ async def count_on(hub: parallel.Hub[str | None, int], cpu: Cpu) -> None:
             messages = 0
         else:
             messages += 1
-
-
-async def idle(hub: parallel.Hub[object, object]) -> None:
-    """Wait until nobody can speak any more."""
-    async for _ in hub:
-        pass

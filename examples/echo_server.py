@@ -36,7 +36,7 @@ async def call(name: str, line: Line) -> int:
 
 
 async def serve_a_client(name: str, line: Line) -> int:
-    """Be a caller, and run the others below, all at once; how many processes asked."""
+    """Ask, then run the callers below, all at once; how many processes asked."""
     asked = [await call(name, line.clone())]
 
     async def run_caller(number: int) -> None:

@@ -29,12 +29,6 @@ def test_an_example_runs_and_says_what_it_did(example: Path, tmp_path: Path) -> 
     assert 1 <= len(result.stdout.splitlines()) <= 10
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_begins_with_what_it_shows(example: Path) -> None:
-    title = example.read_text().splitlines()[0].lower()
-    assert title.startswith('"""' + example.stem.replace("_", " ").replace("ng po", "ng-po")[:4])
-
-
 def test_the_demo_draws_on_a_terminal() -> None:
     demo = next(path for path in EXAMPLES if path.stem == "demo")
     output = b""

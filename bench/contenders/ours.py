@@ -128,12 +128,12 @@ async def weigh(turns: Turns) -> None:
     async with parallel.init():
         async for operations in arriving(turns):
             async with AsyncExitStack() as stack:
-                pids = []
-                for _ in range(operations):
-                    _, process = await stack.enter_async_context(parallel.spawn(workers.idle))
-                    pids.append(process.pid)
+                spawned = [
+                    await stack.enter_async_context(parallel.spawn(noop.idle))
+                    for _ in range(operations)
+                ]
                 await trio.sleep(SETTLING)
-                turns.report([private(pid) for pid in pids])
+                turns.report([private(process.pid) for _, process in spawned])
 
 
 async def cancel_cascades(turns: Turns) -> None:

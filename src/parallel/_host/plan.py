@@ -224,7 +224,9 @@ class Plan:
         return instructions
 
     def _kill(self, process: Process) -> list[Instruction]:
-        living = [below for below in process.below() if below.alive]
+        if process.killed:
+            return []  # with its owner, and all below it: they often have the same deadline
+        living = [below for below in process.below() if below.alive and not below.killed]
         for below in living:
             below.killed = below.cancelled = True
         return [Kill(below.pid, signal.SIGKILL) for below in living]

@@ -1,4 +1,4 @@
-"""Results: a row with what came of its contenders and bars."""
+"""A result: a row with what came of its contenders and bars."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +16,6 @@ class Result:
     verdicts: tuple[Verdict, ...]
 
 
-def result(row: Row, outcomes: Mapping[str, Outcome]) -> Result:
-    """Judge a row's outcomes by its bars."""
+def judged(row: Row, outcomes: Mapping[str, Outcome]) -> Result:
+    """Judge the outcomes of a row by its bars."""
     return Result(row, outcomes, tuple(judge(bar, OURS, outcomes) for bar in row.bars))

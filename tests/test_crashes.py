@@ -1,0 +1,681 @@
+"""Workers that come to a bad end, and what everybody else sees of it.
+
+`programs/deeds.py` has what they do. Where `init` has a long grace and a test a short limit, the
+point is that nobody waits for the grace to run out.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import parallel
+
+from . import support
+from .programs import deeds, growth
+
+LONG = 60.0
+AT_ONCE = 10.0
+"""Seconds: far below a long grace, far above what anything here takes."""
+
+HOST_PROGRAMS = {"parallel-keeper", "parallel-forkse", "parallel: spare"}
+
+pytestmark = pytest.mark.usefixtures("no_coredump")
+
+
+@pytest.fixture
+async def patient_tree() -> AsyncIterator[None]:
+    """Nothing ends here because a grace has run out."""
+    with trio.fail_after(LONG / 2):
+        async with parallel.init(grace=LONG):
+            yield
+
+
+def nothing_left(mark: str) -> bool:
+    """Right now; the host's own programs aside."""
+    left = support.marked_processes(mark)
+    return set(left.values()) <= HOST_PROGRAMS
+
+
+Maker = Callable[..., Callable[[], Any]]
+
+
+def in_sync(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    return lambda: function(*args)
+
+
+both = pytest.mark.parametrize("made", [in_sync, deeds.in_async], ids=["sync", "async"])
+
+
+async def died(function: Callable[..., Any], *args: Any) -> parallel.WorkerDied:
+    """Run it: it must not come back."""
+    with pytest.raises(parallel.WorkerDied) as caught:
+        await parallel.run(function, *args, name="victim")
+    assert caught.value.name == "victim"
+    assert caught.value.host == "root"
+    assert caught.value.pid > 0
+    return caught.value
+
+
+# Ends without a result
+
+
+@both
+async def test_os_exit_is_a_death_with_an_exit_code(patient_tree: None, made: Maker) -> None:
+    error = await died(made(deeds.exit_at_once, 3))
+    assert (error.returncode, error.signal) == (3, None)
+    assert "exited with code 3 without a result" in str(error)
+
+
+@both
+@pytest.mark.parametrize(
+    ("code", "returncode"), [(None, 0), (0, 0), (5, 5), (True, 1), (300, 44), (-1, 255)]
+)
+async def test_sys_exit_ends_the_worker_with_its_code_and_not_the_caller(
+    patient_tree: None, made: Maker, code: object, returncode: int
+) -> None:
+    error = await died(made(deeds.exit_properly, code))
+    assert error.returncode == returncode
+    assert isinstance(error.__cause__, parallel.RemoteError)
+    assert error.__cause__.type_name == "SystemExit"
+
+
+@both
+async def test_sys_exit_with_a_text_prints_it_and_exits_with_1(
+    patient_tree: None, made: Maker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    error = await died(made(deeds.exit_properly, "that was it"))
+    assert error.returncode == 1
+    assert capfd.readouterr().err == "that was it\n"
+
+
+async def test_sys_exit_in_a_task_is_as_in_a_program_a_group_and_exit_code_1(
+    patient_tree: None,
+) -> None:
+    error = await died(deeds.exit_from_a_task, 5)
+    assert error.returncode == 1
+    assert isinstance(error.__cause__, parallel.RemoteError)
+    assert "SystemExit" in error.__cause__.traceback
+
+
+@both
+@pytest.mark.parametrize(
+    ("deed", "type_name"),
+    [
+        (deeds.interrupt, "KeyboardInterrupt"),
+        (deeds.raise_base_exception, "OwnBaseError"),
+        (deeds.raise_base_group, "BaseExceptionGroup"),
+    ],
+)
+async def test_what_is_no_exception_ends_the_worker_and_is_told_as_the_cause(
+    patient_tree: None, made: Maker, deed: Callable[[], None], type_name: str
+) -> None:
+    error = await died(made(deed))
+    assert error.returncode == 1
+    assert isinstance(error.__cause__, parallel.RemoteError)
+    assert error.__cause__.type_name == type_name
+    assert deed.__name__ in error.__cause__.traceback
+
+
+@both
+@pytest.mark.parametrize(
+    ("deed", "args", "name"),
+    [
+        (deeds.segfault, (), "SIGSEGV"),
+        (deeds.abort, (), "SIGABRT"),
+        (deeds.kill_oneself, (signal.SIGKILL,), "SIGKILL"),
+        (deeds.kill_oneself, (signal.SIGHUP,), "SIGHUP"),
+    ],
+)
+async def test_a_crash_is_told_by_its_signal(
+    patient_tree: None, made: Maker, deed: Callable[..., None], args: tuple[int, ...], name: str
+) -> None:
+    error = await died(made(deed, *args))
+    assert error.signal == name
+    assert not error.maybe_oom
+    assert f"was killed by {name}" in str(error)
+
+
+@both
+async def test_memory_refused_is_an_error_like_any_other(patient_tree: None, made: Maker) -> None:
+    with pytest.raises(MemoryError):
+        await parallel.run(made(deeds.use_too_much_memory))
+
+
+@contextmanager
+def memory_limit() -> Iterator[Path]:
+    """A control group that holds 64 MB; the test is skipped where there can be none."""
+    first = Path("/sys/fs/cgroup/memory")
+    group = (first if first.is_dir() else first.parent) / f"parallel-{uuid.uuid4().hex}"
+    limit = "memory.limit_in_bytes" if first.is_dir() else "memory.max"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("no control group can be made here")
+    try:
+        if not (group / limit).exists():
+            pytest.skip("no control group limits memory here")
+        (group / limit).write_text(str(1 << 26))
+        yield group
+    finally:
+        group.rmdir()
+
+
+@both
+async def test_the_kernel_killing_for_memory_is_suspected(patient_tree: None, made: Maker) -> None:
+    with memory_limit() as group:
+        error = await died(made(deeds.be_killed_for_memory, str(group)))
+        assert error.signal == "SIGKILL"
+        assert error.maybe_oom
+        assert "memory" in str(error)
+    error = await died(made(deeds.kill_oneself, signal.SIGKILL))
+    assert not error.maybe_oom
+
+
+@both
+async def test_a_worker_that_closes_all_its_descriptors_is_a_dead_worker(
+    patient_tree: None, made: Maker
+) -> None:
+    await died(made(deeds.close_all_descriptors))
+    assert await parallel.run(os.getpid)
+
+
+async def test_a_process_that_the_caller_does_not_wait_for_at_once_is_told_the_same(
+    patient_tree: None,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        channel, process = await parallel.spawn(deeds.echo, nursery=nursery)
+        with channel:
+            await channel.send(1)
+            assert await channel.receive() == 1
+    assert (await process.wait()).status == "returned"
+
+    async def crash(hub: parallel.Hub[int, int]) -> None:
+        os._exit(7)
+
+    with pytest.raises(parallel.WorkerDied) as caught:
+        async with parallel.spawn(crash) as (channel, process):
+            await channel.receive()
+    assert caught.value.pid == process.pid
+    assert process.returncode == 7
+    assert (await process.wait()).status == "died"
+
+
+# Standard streams, threads, exit functions
+
+
+@both
+async def test_writing_to_descriptors_1_and_2_disturbs_nothing(
+    made: Maker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with parallel.init():
+        assert await parallel.run(made(deeds.write_to_descriptors)) == "done"
+        out, err = capfd.readouterr()  # a result follows the output before it
+    assert out == "to descriptor 1\nprinted\n"
+    assert err == "to descriptor 2\n"
+
+
+@both
+async def test_standard_input_is_at_its_end(patient_tree: None, made: Maker) -> None:
+    assert await parallel.run(made(deeds.read_standard_input)) == (b"", "", "end of file")
+
+
+@both
+@pytest.mark.parametrize("raises", [False, True], ids=["returns", "raises"])
+async def test_threads_are_waited_for_exit_functions_run_and_output_is_flushed(
+    made: Maker, raises: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes"
+    async with parallel.init(grace=LONG):
+        with trio.fail_after(AT_ONCE):
+            if raises:
+                with pytest.raises(ValueError, match="on purpose"):
+                    error = ValueError("on purpose")
+                    await parallel.run(made(deeds.leave_things_for_the_exit, str(path), error))
+            else:
+                value = await parallel.run(made(deeds.leave_things_for_the_exit, str(path), 42))
+                assert value == 42
+    assert path.read_text() == "thread\natexit\n"
+    assert capfd.readouterr().out == "unflushed"
+
+
+@pytest.mark.parametrize("deed", [deeds.hang_at_exit, deeds.leave_a_thread])
+@both
+async def test_a_worker_that_hangs_at_its_exit_is_cancelled_and_its_result_stands(
+    patient_tree: None, made: Maker, deed: Callable[[object], object]
+) -> None:
+    async def fn(hub: parallel.Hub[None, str]) -> Any:
+        async with trio.open_nursery() as nursery:  # the caller cancels once it has heard this
+            value = made(deed, "kept")()
+            nursery.cancel_scope.cancel()
+        value = value if made is in_sync else await value
+        async for client, _ in hub:
+            await hub.send(client, "returning")
+        return value
+
+    async with parallel.spawn(fn) as (channel, process):
+        await channel.send(None)
+        assert await channel.receive() == "returning"
+        channel.close()
+        process.cancel()
+    assert await process.result() == "kept"
+
+
+# Forks
+
+
+@both
+async def test_a_forked_copy_of_a_worker_ends_with_it(
+    patient_tree: None, made: Maker, mark: str
+) -> None:
+    assert await parallel.run(made(deeds.fork_and_return, 42)) == 42
+    assert nothing_left(mark)
+
+
+@both
+async def test_a_forked_copy_that_returns_too_says_nothing(
+    patient_tree: None, made: Maker, tmp_path: Path, mark: str
+) -> None:
+    path = tmp_path / "copy"
+    assert await parallel.run(made(deeds.return_twice, str(path))) == "from the original"
+    assert path.read_text() == "was here"
+    assert nothing_left(mark)
+
+
+@both
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+async def test_multiprocessing_works_in_a_worker(
+    patient_tree: None, made: Maker, method: str, mark: str
+) -> None:
+    assert await parallel.run(made(deeds.use_multiprocessing, method)) == [1, 2, 3]
+    assert nothing_left(mark)
+
+
+@both
+async def test_concurrent_futures_work_in_a_worker(
+    patient_tree: None, made: Maker, mark: str
+) -> None:
+    assert await parallel.run(made(deeds.use_executor)) == [1, 2, 3]
+    assert nothing_left(mark)
+
+
+# Programs that a worker started
+
+
+@both
+async def test_programs_of_a_worker_that_returns_are_gone(
+    patient_tree: None, made: Maker, mark: str
+) -> None:
+    assert await parallel.run(made(deeds.start_and_return)) == "returned"
+    assert nothing_left(mark)
+
+
+@both
+async def test_programs_of_a_worker_that_raises_are_gone(
+    patient_tree: None, made: Maker, mark: str
+) -> None:
+    with pytest.raises(ValueError, match="on purpose"):
+        await parallel.run(made(deeds.start_and_raise))
+    assert nothing_left(mark)
+
+
+sleepers = pytest.mark.parametrize(
+    "function",
+    [deeds.start_and_sleep, deeds.start_and_sleep_async, deeds.start_a_stubborn_program],
+)
+
+
+@sleepers
+async def test_programs_of_a_worker_that_is_cancelled_are_gone(
+    patient_tree: None, function: Callable[[str], Any], tmp_path: Path, mark: str
+) -> None:
+    path = tmp_path / "begun"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parallel.run, function, str(path))
+        await support.eventually(path.exists)
+        nursery.cancel_scope.cancel()
+    assert nothing_left(mark)
+
+
+@sleepers
+async def test_programs_of_a_worker_that_is_killed_are_gone(
+    patient_tree: None, function: Callable[[str], Any], tmp_path: Path, mark: str
+) -> None:
+    path = tmp_path / "begun"
+
+    async def kill() -> None:
+        await support.eventually(path.exists)
+        (child,) = (await parallel.processes()).children
+        os.kill(child.pid, signal.SIGKILL)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kill)
+        error = await died(function, str(path))
+    assert error.signal == "SIGKILL"
+    assert nothing_left(mark)
+
+
+# Cancellation, heard and ignored
+
+GRACE = 0.5
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize(
+    "function",
+    [
+        deeds.shield_itself,
+        deeds.swallow_cancellation,
+        deeds.hang_in_finally,
+        deeds.never_await,
+        deeds.stop_itself,
+        deeds.ignore_sigterm,
+        deeds.swallow_everything,
+        deeds.hold_the_interpreter_lock,
+        deeds.hold_the_interpreter_lock_in_sync,
+    ],
+)
+async def test_who_ignores_cancellation_is_killed_within_grace(
+    function: Callable[[str], Any], depth: int, tmp_path: Path, mark: str
+) -> None:
+    path = str(tmp_path / "begun")
+    args: tuple[Any, ...] = (function, path)
+    for _ in range(depth):
+        args = (deeds.sleep_above, *args) if len(args) == 2 else args
+    async with parallel.init(grace=GRACE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(parallel.run, *args)
+            await support.eventually((tmp_path / "begun").exists)
+            start = time.monotonic()
+            nursery.cancel_scope.cancel()
+        taken = time.monotonic() - start
+        assert nothing_left(mark)
+    assert GRACE - 0.1 < taken < GRACE + 1
+
+
+@pytest.mark.parametrize("function", [deeds.sleep_in_sync, deeds.compute_for_ever])
+async def test_a_sync_function_is_ended_at_once(
+    patient_tree: None, function: Callable[[str], Any], tmp_path: Path, mark: str
+) -> None:
+    path = tmp_path / "begun"
+    with trio.fail_after(AT_ONCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(parallel.run, function, str(path))
+            await support.eventually(path.exists)
+            nursery.cancel_scope.cancel()
+    assert nothing_left(mark)
+
+
+async def test_an_async_function_cleans_up_when_it_is_cancelled(
+    patient_tree: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "begun"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parallel.run, deeds.clean_up, str(path))
+        await support.eventually(path.exists)
+        nursery.cancel_scope.cancel()
+    assert path.read_text() == "cleaned up"
+
+
+async def test_a_value_that_comes_despite_cancellation_is_not_lost(
+    patient_tree: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "begun"
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                await support.eventually(path.exists)
+                scope.cancel()
+
+            value = await parallel.run(deeds.answer_despite_cancellation, str(path))
+            assert value == "a value"
+
+
+async def test_an_error_that_comes_despite_cancellation_is_not_lost(
+    patient_tree: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "begun"
+    with pytest.raises(ValueError, match="on the way out"):
+        with trio.CancelScope() as scope:
+            process = parallel.run(deeds.raise_despite_cancellation, str(path))
+            await cancel_when(path, scope, process)
+
+
+async def cancel_when(path: Path, scope: trio.CancelScope, call: Awaitable[Any]) -> Any:
+    """Await the call; cancel the scope when the path exists."""
+    failure: BaseException | None = None
+
+    async def watch() -> None:
+        with trio.CancelScope(shield=True):
+            await support.eventually(path.exists)
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            return await call
+        except ValueError as exc:
+            failure = exc
+    assert failure is not None
+    raise failure
+
+
+# The awkward moments
+
+
+@asynccontextmanager
+async def company(count: int) -> AsyncIterator[None]:
+    """So many other calls are under way meanwhile, and notice nothing."""
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(parallel.spawn(deeds.echo)) for _ in range(count)]
+        yield
+        for number, (channel, _) in enumerate(others):
+            await channel.send(number)
+            assert await channel.receive() == number
+    for _, process in others:
+        assert await process.result() == "served"
+
+
+Call = Callable[[], Awaitable[Any]]
+
+
+async def alone_and_in_company(mark: str, call: Call) -> None:
+    """`call` raises or asserts what it must, and leaves nothing."""
+    with trio.fail_after(AT_ONCE):
+        await call()
+    assert nothing_left(mark)
+    async with company(10):
+        with trio.fail_after(AT_ONCE):
+            await call()
+
+
+async def call_raises(error: type[BaseException], match: str, *task: Any) -> None:
+    with pytest.raises(error, match=match) as caught:
+        await parallel.run(*task)
+    assert type(caught.value) is error
+
+
+async def call_hangs_until_cancelled(*task: Any) -> None:
+    """Its process exists for a while; cancelled, it ends at once."""
+    pids: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_named, *task)
+        while not pids:
+            tree = await parallel.processes()
+            pids = [info.pid for info in tree if info.name == "hangs"]
+        await support.eventually(lambda: is_asleep(pids[0]))
+        nursery.cancel_scope.cancel()
+    assert not Path(f"/proc/{pids[0]}").exists()
+
+
+async def run_named(*task: Any) -> None:
+    await parallel.run(*task, name="hangs")
+
+
+def is_asleep(pid: int) -> bool:
+    """In `time.sleep`, and in no system call of an event loop."""
+    return Path(f"/proc/{pid}/wchan").read_text() in ("hrtimer_nanosleep", "common_nsleep")
+
+
+crash = "was killed by SIGSEGV"
+two_arguments = (deeds.fail, deeds.TwoArgumentsError, 7, "two arguments")
+
+worker_moments: dict[str, tuple[type[BaseException], str, tuple[Any, ...]]] = {
+    "unpickling the task: error": (
+        parallel.RemoteError,
+        "the task 'take' could not be unpickled here: ValueError: on purpose",
+        (deeds.take, deeds.UnpicklesBadly("error")),
+    ),
+    "unpickling the task: exit": (
+        parallel.RemoteError,
+        "the task 'take' could not be unpickled here: SystemExit: 3",
+        (deeds.take, deeds.UnpicklesBadly("exit")),
+    ),
+    "unpickling the task: crash": (
+        parallel.WorkerDied,
+        crash,
+        (deeds.take, deeds.UnpicklesBadly("crash")),
+    ),
+    "running: error": (ValueError, "on purpose", (deeds.misbehave, "error")),
+    "running: exit": (parallel.WorkerDied, "exited with code 3", (deeds.misbehave, "exit")),
+    "running: crash": (parallel.WorkerDied, crash, (deeds.misbehave, "crash")),
+    "pickling the result: error": (
+        parallel.NotSendable,
+        "cannot send the result of 'give': .*PicklesBadly .*ValueError: on purpose",
+        (deeds.give, deeds.PicklesBadly, "error"),
+    ),
+    "pickling the result: exit": (
+        parallel.NotSendable,
+        "cannot send the result of 'give': .*PicklesBadly .*SystemExit: 3",
+        (deeds.give, deeds.PicklesBadly, "exit"),
+    ),
+    "pickling the result: crash": (
+        parallel.WorkerDied,
+        crash,
+        (deeds.give, deeds.PicklesBadly, "crash"),
+    ),
+    "pickling the exception: error": (
+        parallel.RemoteError,
+        "PicklesBadlyError: pickling it does error",
+        (deeds.fail, deeds.PicklesBadlyError, "error"),
+    ),
+    "pickling the exception: exit": (
+        parallel.RemoteError,
+        "PicklesBadlyError: pickling it does exit",
+        (deeds.fail, deeds.PicklesBadlyError, "exit"),
+    ),
+    "pickling the exception: crash": (
+        parallel.WorkerDied,
+        crash,
+        (deeds.fail, deeds.PicklesBadlyError, "crash"),
+    ),
+    "two arguments": (deeds.TwoArgumentsError, r"two arguments \(7\)", two_arguments),
+    "text of the exception: error": (
+        deeds.BadTextError,
+        "",
+        (deeds.fail, deeds.BadTextError, "error"),
+    ),
+}
+
+
+caller_moments: dict[str, tuple[type[BaseException], str, tuple[Any, ...]]] = {
+    "pickling the task: error": (
+        parallel.NotSendable,
+        "argument 0 of 'take': .*PicklesBadly .*ValueError: on purpose",
+        (deeds.take, deeds.PicklesBadly("error")),
+    ),
+    "pickling the task: exit": (
+        parallel.NotSendable,
+        "argument 0 of 'take': .*PicklesBadly .*SystemExit: 3",
+        (deeds.take, deeds.PicklesBadly("exit")),
+    ),
+    "unpickling the result: error": (
+        parallel.RemoteError,
+        "the result of 'give' could not be unpickled here: ValueError: on purpose",
+        (deeds.give, deeds.UnpicklesBadly, "error"),
+    ),
+    "unpickling the result: exit": (
+        parallel.RemoteError,
+        "the result of 'give' could not be unpickled here: SystemExit: 3",
+        (deeds.give, deeds.UnpicklesBadly, "exit"),
+    ),
+    "unpickling the exception: error": (
+        parallel.RemoteError,
+        "UnpicklesBadlyError: unpickling it does error",
+        (deeds.fail, deeds.UnpicklesBadlyError, "error"),
+    ),
+    "unpickling the exception: exit": (
+        parallel.RemoteError,
+        "UnpicklesBadlyError: unpickling it does exit",
+        (deeds.fail, deeds.UnpicklesBadlyError, "exit"),
+    ),
+}
+
+moments = {**worker_moments, **caller_moments}
+
+
+def as_async(task: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same from an async function."""
+    other = {deeds.give: deeds.give_async, deeds.fail: deeds.fail_async}
+    return (other.get(task[0], task[0]), *task[1:])
+
+
+@pytest.mark.parametrize("moment", moments)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_what_goes_wrong_at_an_awkward_moment_is_told_at_once(
+    moment: str, kind: str, patient_tree: None, mark: str
+) -> None:
+    error, match, task = moments[moment]
+    task = task if kind == "sync" else as_async(task)
+    match = match.replace("'give'", f"'{task[0].__name__}'")
+    await alone_and_in_company(mark, lambda: call_raises(error, match, *task))
+
+
+hanging_moments: dict[str, tuple[Any, ...]] = {
+    "unpickling the task": (deeds.take, deeds.UnpicklesBadly("hang")),
+    "running": (deeds.misbehave, "hang"),
+    "pickling the result": (deeds.give, deeds.PicklesBadly, "hang"),
+    "pickling the exception": (deeds.fail, deeds.PicklesBadlyError, "hang"),
+    "text of the exception": (deeds.fail, deeds.BadTextError, "hang"),
+}
+
+
+@pytest.mark.parametrize("moment", hanging_moments)
+async def test_a_hang_at_an_awkward_moment_ends_when_it_is_cancelled(
+    moment: str, patient_tree: None, mark: str
+) -> None:
+    task = hanging_moments[moment]
+    await alone_and_in_company(mark, lambda: call_hangs_until_cancelled(*task))
+
+
+@pytest.mark.parametrize("moment", ["pickling the result", "pickling the exception"])
+async def test_a_hang_where_an_async_function_cannot_hear_ends_within_grace(
+    moment: str, mark: str
+) -> None:
+    task = as_async(hanging_moments[moment])
+    async with parallel.init(grace=GRACE):
+        await alone_and_in_company(mark, lambda: call_hangs_until_cancelled(*task))
+
+
+async def test_two_arguments_arrive_as_they_were(patient_tree: None) -> None:
+    with pytest.raises(deeds.TwoArgumentsError) as caught:
+        await parallel.run(*two_arguments)
+    assert caught.value.code == 7
+
+
+async def test_what_cannot_be_sent_starts_no_process(patient_tree: None) -> None:
+    before = [host.running for host in parallel.hosts()]
+    with pytest.raises(parallel.NotSendable):
+        await parallel.run(deeds.take, growth.MARK, deeds.PicklesBadly("error"))
+    assert [host.running for host in parallel.hosts()] == before
