@@ -25,7 +25,7 @@ def write(results: Sequence[Result], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = -(-len(results) // COLUMNS)
     figure, grid = plt.subplots(
-        lines, COLUMNS, figsize=(14, 2.9 * lines), squeeze=False, layout="constrained"
+        lines, COLUMNS, figsize=(15, 3.1 * lines), squeeze=False, layout="constrained"
     )
     panels = list(grid.flat)
     for axes, result in zip(panels, results, strict=False):
@@ -59,10 +59,12 @@ def draw(axes: Axes, result: Result) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.12)
     more = "more is better" if unit.rate else "less is better"
-    axes.set_title(f"{result.row.title} [{unit.symbol}, {more}]", fontsize=10, loc="left")
+    axes.set_title(f"{result.row.title} [{unit.symbol}, {more}]", fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     for verdict in result.verdicts:
         draw_bar(axes, result, verdict)
+    if axes.get_legend_handles_labels()[0]:  # below the axis, where it hides nothing
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.1), ncols=2, frameon=False)
 
 
 def draw_bar(axes: Axes, result: Result, verdict: Verdict) -> None:
@@ -77,7 +79,6 @@ def draw_bar(axes: Axes, result: Result, verdict: Verdict) -> None:
         linewidth=1.2,
         label=f"{verdict.bar}: {verdict.state}",
     )
-    axes.legend(fontsize=8, loc="lower right", framealpha=0.9)
 
 
 def limit(result: Result, verdict: Verdict) -> float | None:

@@ -14,6 +14,12 @@ import parallel
 from . import support
 
 
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: without it the collections below take 2 ms instead of 80."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The mark of this test's processes; afterwards there must be none, and no descriptor more."""

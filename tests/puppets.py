@@ -270,14 +270,17 @@ async def despite(hub: Hub, value: object) -> object:
     await hub.send(client, "ready")
     try:
         await trio.sleep_forever()
-    except trio.Cancelled:
+    except trio.Cancelled:  # noqa: ASYNC103  # that is what it is for
         if isinstance(value, Exception):
-            raise value from None
-        return value
+            raise value from None  # noqa: ASYNC104
+        return value  # noqa: ASYNC104
 
 
-def ignore_in_a_loop() -> None:
+def ignore_in_a_loop(channel: Channel) -> None:
+    """A sync function that ignores SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel.send_nowait("hello")
+    channel.close()
     while True:
         pass
 
@@ -301,13 +304,15 @@ async def ignore_and_start_again() -> None:
     while True:
         try:
             await trio.sleep_forever()
-        except trio.Cancelled:
-            await parallel.run(ignore_behind_a_shield)
+        except trio.Cancelled:  # noqa: ASYNC103  # that is what it is for
+            with trio.CancelScope(shield=True):
+                await parallel.run(ignore_behind_a_shield)
 
 
 async def tell_and(channel: Channel, stubborn: Callable[[], Any]) -> Any:
     """Say hello, then be stubborn."""
-    await say(channel, "hello")
+    with trio.CancelScope(shield=True):
+        await say(channel, "hello")
     return await stubborn()
 
 
@@ -320,9 +325,10 @@ def tell_and_sync(channel: Channel, stubborn: Callable[[], Any]) -> Any:
 
 async def clean_up_slowly(channel: Channel, below: Callable[[], Any], seconds: float) -> None:
     """When cancelled, take that long before cancelling the process below, which is stubborn."""
+    scope = trio.CancelScope(shield=True)
     async with trio.open_nursery() as nursery:
-        with trio.CancelScope(shield=True) as scope:
-            nursery.start_soon(cancel_later, scope, seconds)
+        nursery.start_soon(cancel_later, scope, seconds)
+        with scope:
             await parallel.run(tell_and, channel, below)
 
 
@@ -341,14 +347,6 @@ async def fail_when_told(hub: Hub, error: BaseException) -> None:
         raise error
 
 
-async def fail_when_cancelled(hub: Hub, error: Exception) -> None:
-    """Raise that while cleaning up."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        raise error
-
-
 def raise_a_bundle() -> None:
     """An exception with everything that can hang on one."""
     try:
@@ -361,3 +359,124 @@ def raise_a_bundle() -> None:
         group.add_note("a note")
         group.exceptions[0].add_note("a note of its own")
         raise group from exc
+
+
+def grown(before: int) -> int:
+    """By how many bytes memory has grown at most since `memory_now` gave that."""
+    return memory("VmHWM") - before
+
+
+def memory_now() -> int:
+    """Bytes of this process in memory; the highest so far is forgotten."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return memory("VmRSS")
+
+
+def memory(which: str) -> int:
+    """Bytes of this process in memory: VmRSS, now, or VmHWM, at most so far."""
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(which + ":"):
+                return int(line.split()[1]) * 1024
+    raise LookupError(which)
+
+
+async def count_in_bounds(hub: Hub) -> tuple[int, int]:
+    """Check that numbers come in order; how many, and by how many bytes memory grew at most."""
+    before, expected = memory_now(), 0
+    async for client, number in hub:
+        if number == "wait":  # and let them come until they cannot
+            await hub.send(client, "go on")
+            await trio.sleep(0.2)
+            continue
+        assert number == expected
+        expected += 1
+    return expected, grown(before)
+
+
+async def send_in_bounds(channel: Channel, count: int) -> int:
+    """Send so many numbers; by how many bytes memory grew at most."""
+    before = memory_now()
+    async with channel:
+        await channel.send("wait")
+        assert await channel.receive() == "go on"
+        for number in range(count):
+            await channel.send(number)
+    return grown(before)
+
+
+async def take_one_in_bounds(hub: Hub) -> tuple[int, int]:
+    """The size of the only message, and by how many bytes memory grew at most."""
+    before = memory_now()
+    _, message = await anext(aiter(hub))
+    size = message.nbytes if hasattr(message, "nbytes") else len(message)
+    assert message[-1] == message[size // 2] == 7
+    return size, grown(before)
+
+
+async def send_one_in_bounds(channel: Channel, kind: str, size: int) -> int:
+    """Send a message of so many bytes; by how many bytes more memory grew at most."""
+    message: Any = b"\7" * size
+    if kind == "array":
+        import numpy
+
+        message = numpy.full(size, 7, numpy.uint8)
+    before = memory_now()
+    async with channel:
+        await channel.send(message)
+    return grown(before)
+
+
+async def subscribe(channel: Channel) -> list[object]:
+    """Say so, and take everything that comes; the sizes of bytes, and the rest as it is."""
+    async with channel:
+        await channel.send("here")
+        return [len(message) if type(message) is bytes else message async for message in channel]
+
+
+async def subscribe_many(channel: Channel, count: int) -> list[int]:
+    """So many subscribers in one process, who acknowledge each message; how many each took."""
+    taken = []
+
+    async def take(clone: Channel) -> None:
+        got = 0
+        async with clone:
+            await clone.send("here")
+            async for message in clone:
+                if message != "the end":
+                    await clone.send("got it")
+                    got += 1
+        taken.append(got)
+
+    async with channel, trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(take, channel.clone())
+    return taken
+
+
+async def subscribe_and_sleep(channel: Channel) -> None:
+    """Say so, and take nothing."""
+    async with channel:
+        await channel.send("here")
+        await trio.sleep_forever()
+
+
+async def publish(
+    hub: Hub, subscribers: int, slow: Any, messages: list[object], acknowledge: int = 0
+) -> tuple[int, int]:
+    """Broadcast to so many and return: how many that reached, and by how much memory grew."""
+    messages_in = aiter(hub)
+    for _ in range(subscribers):
+        assert (await anext(messages_in))[1] == "here"
+    before, reached = memory_now(), 0
+    for message in messages:
+        reached += await hub.broadcast(message, slow=slow)
+        for _ in range(acknowledge):
+            assert (await anext(messages_in))[1] == "got it"
+    await hub.broadcast("the end", slow=slow)
+    return reached, grown(before)
+
+
+async def talk_and_raise(channel: Channel) -> None:
+    await talk_and("raise", channel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,8 @@ from parallel.errors import MessageTooLarge, ProtocolError
 SMALL = 4608
 """Bytes: about the smallest send buffer that Linux gives."""
 
+ROOM = 1 << 18
+
 BUFFER = 10_000
 LIMIT = 1 << 40
 
@@ -29,10 +32,10 @@ PEER = Peer("somewhere", 7, 4711, "somebody")
 
 
 @contextmanager
-def connected(limit: int = LIMIT) -> Iterator[tuple[Connection, Connection]]:
+def connected(limit: int = LIMIT, room: int = SMALL) -> Iterator[tuple[Connection, Connection]]:
     left, right = socket_pair()
     for sock in (left, right):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
     near, far = Connection(left, LIMIT, BUFFER), Connection(right, limit, BUFFER)
     try:
         yield near, far
@@ -152,6 +155,28 @@ async def test_a_burst_without_a_pause_is_written_as_soon_as_there_is_one(pair: 
         near.accept(message(b"%d" % number))
     assert [await receive(far) for _ in range(200)] == [b"%d" % n for n in range(200)]
     assert near.unwritten == 0
+
+
+async def test_who_computes_between_messages_holds_none_of_them_back(pair: Pair) -> None:
+    near, far = pair
+    for number in range(50):
+        time.sleep(2 * module.PACE)
+        near.accept(message(b"%d" % number))
+        far.fill()
+        frame = far.next()
+        assert frame is not None
+        assert frame.body == b"%d" % number
+
+
+async def test_a_burst_is_not_held_back_beyond_the_next_message() -> None:
+    with connected(room=ROOM) as (near, far):
+        for number in range(50):
+            near.accept(message(b"%d" % number))
+        assert near.unwritten
+        time.sleep(2 * module.PACE)
+        near.accept(message(b"50"))
+        assert near.unwritten == 0
+        assert [await receive(far) for _ in range(51)] == [b"%d" % n for n in range(51)]
 
 
 async def test_the_end_comes_behind_a_burst(pair: Pair) -> None:
@@ -348,7 +373,8 @@ def test_what_one_event_loop_could_not_write_the_next_one_does() -> None:
         async def receive_what_there_is() -> list[bytes]:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(flush_all)
-                return [await receive(far) for _ in range(21)]
+                found = [await receive(far) for _ in range(21)]
+            return found
 
         assert trio.run(receive_what_there_is) == [b"x" * 400] * 20 + [b"y" * 90_000]
 
@@ -379,16 +405,29 @@ async def test_a_message_carries_its_descriptors_however_many(pair: Pair, count:
 
 @pytest.mark.parametrize("count", [1, 300])
 @pytest.mark.parametrize("burst", [0, 100])
-async def test_descriptors_for_a_peer_that_has_gone_are_closed(
-    pair: Pair, count: int, burst: int
+async def test_descriptors_for_a_peer_that_has_gone_are_closed(count: int, burst: int) -> None:
+    with connected(room=ROOM) as (near, far):
+        for _ in range(burst):
+            near.accept(message(b"of a burst"))
+        far.close()
+        passengers = [Passenger() for _ in range(count)]
+        with pytest.raises(trio.BrokenResourceError):
+            near.accept(Packed(b"", [], passengers))
+        for passenger in passengers:
+            assert passenger.has_ended
+            passenger.close()
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_descriptors_that_wait_for_a_peer_that_goes_are_closed(
+    pair: Pair, count: int
 ) -> None:
     near, far = pair
-    for _ in range(burst):
-        near.accept(message(b"of a burst"))
-    far.close()
+    await fill_up(near)
     passengers = [Passenger() for _ in range(count)]
-    with pytest.raises(trio.BrokenResourceError):
-        near.accept(Packed(b"", [], passengers))
+    near.accept(Packed(b"", [], passengers))
+    far.close()
+    await wait_all_tasks_blocked()
     for passenger in passengers:
         assert passenger.has_ended
         passenger.close()

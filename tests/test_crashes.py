@@ -6,6 +6,7 @@ point is that nobody waits for the grace to run out.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import time
@@ -27,6 +28,11 @@ LONG = 60.0
 AT_ONCE = 10.0
 """Seconds: far below a long grace, far above what anything here takes."""
 
+GRACE = 0.5
+
+PRELOAD = [deeds.__name__]
+"""It imports what takes a while."""
+
 HOST_PROGRAMS = {"parallel-keeper", "parallel-forkse", "parallel: spare"}
 
 pytestmark = pytest.mark.usefixtures("no_coredump")
@@ -36,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("no_coredump")
 async def patient_tree() -> AsyncIterator[None]:
     """Nothing ends here because a grace has run out."""
     with trio.fail_after(LONG / 2):
-        async with parallel.init(grace=LONG):
+        async with parallel.init(grace=LONG, preload=PRELOAD):
             yield
 
 
@@ -77,16 +83,15 @@ async def test_os_exit_is_a_death_with_an_exit_code(patient_tree: None, made: Ma
 
 
 @both
-@pytest.mark.parametrize(
-    ("code", "returncode"), [(None, 0), (0, 0), (5, 5), (True, 1), (300, 44), (-1, 255)]
-)
 async def test_sys_exit_ends_the_worker_with_its_code_and_not_the_caller(
-    patient_tree: None, made: Maker, code: object, returncode: int
+    patient_tree: None, made: Maker
 ) -> None:
-    error = await died(made(deeds.exit_properly, code))
-    assert error.returncode == returncode
-    assert isinstance(error.__cause__, parallel.RemoteError)
-    assert error.__cause__.type_name == "SystemExit"
+    codes = {None: 0, 0: 0, 5: 5, True: 1, 300: 44, -1: 255}
+    for code, returncode in codes.items():
+        error = await died(made(deeds.exit_properly, code))
+        assert error.returncode == returncode
+        assert isinstance(error.__cause__, parallel.RemoteError)
+        assert error.__cause__.type_name == "SystemExit"
 
 
 @both
@@ -108,41 +113,35 @@ async def test_sys_exit_in_a_task_is_as_in_a_program_a_group_and_exit_code_1(
 
 
 @both
-@pytest.mark.parametrize(
-    ("deed", "type_name"),
-    [
-        (deeds.interrupt, "KeyboardInterrupt"),
-        (deeds.raise_base_exception, "OwnBaseError"),
-        (deeds.raise_base_group, "BaseExceptionGroup"),
-    ],
-)
 async def test_what_is_no_exception_ends_the_worker_and_is_told_as_the_cause(
-    patient_tree: None, made: Maker, deed: Callable[[], None], type_name: str
+    patient_tree: None, made: Maker
 ) -> None:
-    error = await died(made(deed))
-    assert error.returncode == 1
-    assert isinstance(error.__cause__, parallel.RemoteError)
-    assert error.__cause__.type_name == type_name
-    assert deed.__name__ in error.__cause__.traceback
+    type_names: dict[Callable[[], None], str] = {
+        deeds.interrupt: "KeyboardInterrupt",
+        deeds.raise_base_exception: "OwnBaseError",
+        deeds.raise_base_group: "BaseExceptionGroup",
+    }
+    for deed, type_name in type_names.items():
+        error = await died(made(deed))
+        assert error.returncode == 1
+        assert isinstance(error.__cause__, parallel.RemoteError)
+        assert error.__cause__.type_name == type_name
+        assert deed.__name__ in error.__cause__.traceback
 
 
 @both
-@pytest.mark.parametrize(
-    ("deed", "args", "name"),
-    [
-        (deeds.segfault, (), "SIGSEGV"),
-        (deeds.abort, (), "SIGABRT"),
-        (deeds.kill_oneself, (signal.SIGKILL,), "SIGKILL"),
-        (deeds.kill_oneself, (signal.SIGHUP,), "SIGHUP"),
-    ],
-)
-async def test_a_crash_is_told_by_its_signal(
-    patient_tree: None, made: Maker, deed: Callable[..., None], args: tuple[int, ...], name: str
-) -> None:
-    error = await died(made(deed, *args))
-    assert error.signal == name
-    assert not error.maybe_oom
-    assert f"was killed by {name}" in str(error)
+async def test_a_crash_is_told_by_its_signal(patient_tree: None, made: Maker) -> None:
+    crashes: dict[str, Callable[[], Any]] = {
+        "SIGSEGV": made(deeds.segfault),
+        "SIGABRT": made(deeds.abort),
+        "SIGKILL": made(deeds.kill_oneself, signal.SIGKILL),
+        "SIGHUP": made(deeds.kill_oneself, signal.SIGHUP),
+    }
+    for name, deed in crashes.items():
+        error = await died(deed)
+        assert error.signal == name
+        assert not error.maybe_oom
+        assert f"was killed by {name}" in str(error)
 
 
 @both
@@ -235,7 +234,7 @@ async def test_threads_are_waited_for_exit_functions_run_and_output_is_flushed(
     made: Maker, raises: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "notes"
-    async with parallel.init(grace=LONG):
+    async with parallel.init(grace=LONG, preload=PRELOAD):
         with trio.fail_after(AT_ONCE):
             if raises:
                 with pytest.raises(ValueError, match="on purpose"):
@@ -249,25 +248,36 @@ async def test_threads_are_waited_for_exit_functions_run_and_output_is_flushed(
 
 
 @pytest.mark.parametrize("deed", [deeds.hang_at_exit, deeds.leave_a_thread])
-@both
-async def test_a_worker_that_hangs_at_its_exit_is_cancelled_and_its_result_stands(
-    patient_tree: None, made: Maker, deed: Callable[[object], object]
+@pytest.mark.parametrize("moment", ["at once", "later"])
+async def test_a_worker_that_hangs_at_its_exit_ends_when_cancelled_and_its_result_stands(
+    deed: Callable[[object], object], moment: str, mark: str
 ) -> None:
-    async def fn(hub: parallel.Hub[None, str]) -> Any:
-        async with trio.open_nursery() as nursery:  # the caller cancels once it has heard this
-            value = made(deed, "kept")()
-            nursery.cancel_scope.cancel()
-        value = value if made is in_sync else await value
+    async def fn(hub: parallel.Hub[None, str]) -> object:
         async for client, _ in hub:
-            await hub.send(client, "returning")
-        return value
+            hub.send_nowait(client, "returning")
+            break
+        return deed("kept")
 
-    async with parallel.spawn(fn) as (channel, process):
-        await channel.send(None)
-        assert await channel.receive() == "returning"
-        channel.close()
-        process.cancel()
-    assert await process.result() == "kept"
+    async with parallel.init(grace=GRACE, preload=PRELOAD):
+        with trio.fail_after(AT_ONCE):
+            async with parallel.spawn(fn) as (channel, process):
+                await channel.send(None)
+                assert await channel.receive() == "returning"
+                if moment == "later":
+                    await support.eventually(lambda: not catches_sigterm(process.pid))
+                start = time.monotonic()
+                process.cancel()
+        assert time.monotonic() - start < GRACE + 1
+        assert await process.result() == "kept"
+        assert nothing_left(mark)
+
+
+def catches_sigterm(pid: int) -> bool:
+    """Until an async function and all that it sent are through."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 # Forks
@@ -364,9 +374,18 @@ async def test_programs_of_a_worker_that_is_killed_are_gone(
     assert nothing_left(mark)
 
 
-# Cancellation, heard and ignored
+@pytest.mark.skipif(os.getuid() != 0, reason="only the superuser can start programs as others")
+def test_a_program_that_runs_as_somebody_else_holds_up_nobody(mark: str) -> None:
+    """It may be left behind: it is not ours to kill."""
+    program = Path(__file__).with_name("programs") / "foreign_program.py"
+    done = support.run_program(program)
+    assert (done.returncode, done.stderr) == (0, "")
+    pid = int(done.stdout)
+    assert support.marked_processes(mark) == {pid: "sleep"}
+    os.kill(pid, signal.SIGKILL)
 
-GRACE = 0.5
+
+# Cancellation, heard and ignored
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -390,8 +409,8 @@ async def test_who_ignores_cancellation_is_killed_within_grace(
     path = str(tmp_path / "begun")
     args: tuple[Any, ...] = (function, path)
     for _ in range(depth):
-        args = (deeds.sleep_above, *args) if len(args) == 2 else args
-    async with parallel.init(grace=GRACE):
+        args = (functools.partial(deeds.sleep_above, args[0]), path)
+    async with parallel.init(grace=GRACE, preload=PRELOAD):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(parallel.run, *args)
             await support.eventually((tmp_path / "begun").exists)
@@ -490,17 +509,19 @@ async def company(count: int) -> AsyncIterator[None]:
 Call = Callable[[], Awaitable[Any]]
 
 
-async def alone_and_in_company(mark: str, call: Call) -> None:
-    """`call` raises or asserts what it must, and leaves nothing."""
-    with trio.fail_after(AT_ONCE):
-        await call()
-    assert nothing_left(mark)
-    async with company(10):
+async def alone_and_in_company(mark: str, *calls: Call) -> None:
+    """Each call raises or asserts what it must, and leaves nothing."""
+    for call in calls:
         with trio.fail_after(AT_ONCE):
             await call()
+        assert nothing_left(mark)
+    async with company(10):
+        for call in calls:
+            with trio.fail_after(AT_ONCE):
+                await call()
 
 
-async def call_raises(error: type[BaseException], match: str, *task: Any) -> None:
+async def call_raises(error: type[BaseException], match: str | None, *task: Any) -> None:
     with pytest.raises(error, match=match) as caught:
         await parallel.run(*task)
     assert type(caught.value) is error
@@ -531,7 +552,7 @@ def is_asleep(pid: int) -> bool:
 crash = "was killed by SIGSEGV"
 two_arguments = (deeds.fail, deeds.TwoArgumentsError, 7, "two arguments")
 
-worker_moments: dict[str, tuple[type[BaseException], str, tuple[Any, ...]]] = {
+worker_moments: dict[str, tuple[type[BaseException], str | None, tuple[Any, ...]]] = {
     "unpickling the task: error": (
         parallel.RemoteError,
         "the task 'take' could not be unpickled here: ValueError: on purpose",
@@ -583,13 +604,13 @@ worker_moments: dict[str, tuple[type[BaseException], str, tuple[Any, ...]]] = {
     "two arguments": (deeds.TwoArgumentsError, r"two arguments \(7\)", two_arguments),
     "text of the exception: error": (
         deeds.BadTextError,
-        "",
+        None,
         (deeds.fail, deeds.BadTextError, "error"),
     ),
 }
 
 
-caller_moments: dict[str, tuple[type[BaseException], str, tuple[Any, ...]]] = {
+caller_moments: dict[str, tuple[type[BaseException], str | None, tuple[Any, ...]]] = {
     "pickling the task: error": (
         parallel.NotSendable,
         "argument 0 of 'take': .*PicklesBadly .*ValueError: on purpose",
@@ -632,14 +653,17 @@ def as_async(task: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("moment", moments)
-@pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_what_goes_wrong_at_an_awkward_moment_is_told_at_once(
-    moment: str, kind: str, patient_tree: None, mark: str
+    moment: str, patient_tree: None, mark: str
 ) -> None:
     error, match, task = moments[moment]
-    task = task if kind == "sync" else as_async(task)
-    match = match.replace("'give'", f"'{task[0].__name__}'")
-    await alone_and_in_company(mark, lambda: call_raises(error, match, *task))
+    async_task = as_async(task)
+    async_match = match and match.replace("'give'", "'give_async'")
+    await alone_and_in_company(
+        mark,
+        lambda: call_raises(error, match, *task),
+        lambda: call_raises(error, async_match, *async_task),
+    )
 
 
 hanging_moments: dict[str, tuple[Any, ...]] = {
@@ -664,7 +688,7 @@ async def test_a_hang_where_an_async_function_cannot_hear_ends_within_grace(
     moment: str, mark: str
 ) -> None:
     task = as_async(hanging_moments[moment])
-    async with parallel.init(grace=GRACE):
+    async with parallel.init(grace=GRACE, preload=PRELOAD):
         await alone_and_in_company(mark, lambda: call_hangs_until_cancelled(*task))
 
 

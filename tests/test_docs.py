@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import parallel
+
 from . import support
 
 PROJECT = Path(__file__).parent.parent
@@ -90,6 +92,13 @@ def test_every_example_is_shown() -> None:
     text = "".join(page.read_text() for page in PAGES)
     for example in (PROJECT / "examples").glob("*.py"):
         assert f"examples/{example.name}" in text
+
+
+def test_every_public_name_is_in_the_index() -> None:
+    index = (PROJECT / "docs" / "index.md").read_text()
+    for name in dir(parallel):
+        if str(getattr(getattr(parallel, name), "__module__", "")).startswith("parallel."):
+            assert re.search(rf"\b{name}\b", index), name
 
 
 def test_every_test_that_the_docs_name_exists() -> None:

@@ -640,6 +640,44 @@ def test_a_member_in_two_places_stays_one() -> None:
     assert arrived.exceptions[0] is arrived.exceptions[1].exceptions[0] is arrived.__cause__
 
 
+@st.composite
+def graphs(draw: st.DrawFn) -> list[Exception]:
+    """Exceptions that hang together in any way; a group can only have those before it."""
+    made: list[Exception] = []
+    for index in range(draw(st.integers(1, 8))):
+        members = draw(st.lists(st.sampled_from(made), max_size=3)) if made else []
+        exc = ExceptionGroup(f"group {index}", members) if members else ValueError(index)
+        made.append(HasLock() if draw(st.integers(0, 5)) == 0 else exc)
+    for exc in made:
+        exc.__cause__ = draw(st.none() | st.sampled_from(made))
+        exc.__context__ = draw(st.none() | st.sampled_from(made))
+        exc.__suppress_context__ = draw(st.booleans())
+    return made
+
+
+def parts(exc: BaseException) -> list[BaseException | None]:
+    members = exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()
+    return [exc.__cause__, exc.__context__, *members]
+
+
+@examples(200)
+@given(graphs())
+def test_whatever_hangs_together_arrives_hanging_together(made: list[Exception]) -> None:
+    arrived = {id(made[-1]): travel(made[-1])}
+    waiting: list[BaseException] = [made[-1]]
+    while waiting:
+        ours = waiting.pop()
+        theirs = arrived[id(ours)]
+        assert str(theirs) == str(ours) or isinstance(theirs, RemoteError)
+        assert type(theirs) is (RemoteError if isinstance(ours, HasLock) else type(ours))
+        assert theirs.__suppress_context__ == ours.__suppress_context__
+        for our_part, their_part in zip(parts(ours), parts(theirs), strict=True):
+            if our_part is not None and id(our_part) not in arrived:
+                arrived[id(our_part)] = their_part
+                waiting.append(our_part)
+            assert their_part is (None if our_part is None else arrived[id(our_part)])
+
+
 async def cancelled() -> trio.Cancelled:
     with trio.CancelScope() as scope:
         scope.cancel()

@@ -52,7 +52,9 @@ def plain(frame: Frame) -> Plain:
     return Plain(frame.kind, bytes(frame.body), buffers, len(frame.descriptors))
 
 
-def deliver(reader: FrameReader, stream: bytes, cuts: Iterator[int]) -> Iterator[Frame]:
+def deliver(
+    reader: FrameReader, stream: bytes, cuts: Iterator[int], small_first: bool = True
+) -> Iterator[Frame]:
     """What a driver does: read so many bytes at a time, into `target` where there is one."""
     position = 0
     while position < len(stream):
@@ -64,8 +66,14 @@ def deliver(reader: FrameReader, stream: bytes, cuts: Iterator[int]) -> Iterator
         else:
             reader.feed(stream[position : position + size])
         position += size
-        while (frame := reader.next()) is not None:
+        while (frame := take(reader, small_first)) is not None:
             yield frame
+
+
+def take(reader: FrameReader, small_first: bool) -> Frame | None:
+    """The next frame, with or without trying the short way for small messages first."""
+    body = reader.next_small() if small_first else None
+    return reader.next() if body is None else Frame(Kind.MESSAGE, body, (), [])
 
 
 def for_ever(cuts: Sequence[int]) -> Iterator[int]:
@@ -101,13 +109,15 @@ def reader_with_descriptors(count: int = 1000, max_size: int = UNLIMITED) -> Fra
 
 
 @examples(100)
-@given(st.lists(frames, max_size=6), cuttings)
-def test_frames_cut_anywhere_arrive_as_they_were_sent(sent: list[Plain], cuts: list[int]) -> None:
+@given(st.lists(frames, max_size=6), cuttings, st.booleans())
+def test_frames_cut_anywhere_arrive_as_they_were_sent(
+    sent: list[Plain], cuts: list[int], small_first: bool
+) -> None:
     reader = reader_with_descriptors()
     stream = b"".join(frame.encoded for frame in sent)
     # One byte at a time through a large stream proves no more than through its first part.
     steps = for_ever(cuts if len(stream) < 2000 else [*cuts, READ_SIZE])
-    assert [plain(frame) for frame in deliver(reader, stream, steps)] == sent
+    assert [plain(frame) for frame in deliver(reader, stream, steps, small_first)] == sent
     assert reader.buffered == 0
     assert reader.target is None
 
@@ -145,16 +155,24 @@ def test_each_frame_takes_its_own_descriptors_in_order(counts: list[int], cuts: 
 
 def frames_or_error(stream: bytes, cuts: list[int], max_size: int) -> list[Plain]:
     """Deliver what may be garbage; nothing but our two errors may come of it."""
-    reader = reader_with_descriptors(10, max_size)
-    got: list[Plain] = []
-    try:
-        for frame in deliver(reader, stream, for_ever([*cuts, READ_SIZE])):
-            got.append(plain(frame))
-    except (ProtocolError, MessageTooLarge):
-        pass
+    got, error = outcome(stream, cuts, max_size, small_first=False)
+    assert outcome(stream, cuts, max_size, small_first=True) == (got, error)
     # A frame cannot have more in it than came; only what is under way may be larger.
     assert sum(len(frame.encoded) for frame in got) <= len(stream)
     return got
+
+
+def outcome(
+    stream: bytes, cuts: list[int], max_size: int, *, small_first: bool
+) -> tuple[list[Plain], str]:
+    reader = reader_with_descriptors(10, max_size)
+    got: list[Plain] = []
+    try:
+        for frame in deliver(reader, stream, for_ever([*cuts, READ_SIZE]), small_first):
+            got.append(plain(frame))
+    except (ProtocolError, MessageTooLarge) as exc:
+        return got, repr(exc)
+    return got, ""
 
 
 @examples(200)
@@ -253,6 +271,13 @@ def test_a_message_over_the_limit_is_refused_before_it_comes(
     with pytest.raises(MessageTooLarge) as caught:
         reader.next()
     assert (caught.value.size, caught.value.limit) == (101, 100)
+
+
+@pytest.mark.parametrize("kind", [Kind.SETTINGS, Kind.RAISED, Kind.HELLO])
+def test_only_messages_and_results_are_limited(kind: Kind) -> None:
+    sent = Plain(kind, bytes(1000))
+    reader = FrameReader(max_size=100)
+    assert [plain(frame) for frame in deliver(reader, sent.encoded, for_ever([7]))] == [sent]
 
 
 @pytest.mark.parametrize(("body", "buffers"), [(100, ()), (0, (100,)), (50, (25, 25))])

@@ -352,6 +352,21 @@ async def test_sending_to_a_client_that_has_gone_is_broken_at_once(
             await hub.send(client, "are you there?")
 
 
+async def test_after_a_send_has_failed_everything_can_be_received_in_order(hub: Hub) -> None:
+    async with connect(hub, "goes", "stays") as [(goes, client), _]:
+        count = 0
+        with pytest.raises(trio.WouldBlock):
+            while True:
+                goes.send_nowait((count, bytes(count % 3000)))
+                count += 1
+        goes.close()  # which goes on to send what waits
+        with pytest.raises(trio.BrokenResourceError):
+            await hub.send(client, "too late")
+        messages = aiter(hub)
+        received = [(await anext(messages))[1][0] for _ in range(count)]
+        assert received == list(range(count))
+
+
 @pytest.mark.parametrize("listening", [False, True])
 async def test_whoever_waits_to_send_is_told_that_the_client_goes(
     hub: Hub, listening: bool
@@ -387,7 +402,8 @@ async def expect_gone(call: Callable[[], Awaitable[object]]) -> None:
 async def test_sending_to_a_worker_that_was_killed_names_it(tree: None) -> None:
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
         with hub.open_channel("worker") as channel:
-            nursery.start_soon(expect_death, partial(parallel.run, talk_and, "sleep", channel))
+            job = partial(parallel.run, talk_and, "sleep", channel)
+            nursery.start_soon(expect_death, job)
             client, _ = await anext(aiter(hub))
             os.kill(client.pid, signal.SIGKILL)
             with pytest.raises(trio.BrokenResourceError) as info:
@@ -514,6 +530,7 @@ async def test_a_slow_client_can_be_disconnected_by_a_broadcast(hub: Hub) -> Non
         assert [await slow.receive() for _ in range(count)] == list(range(count))
         with pytest.raises(trio.BrokenResourceError) as info:
             await slow.receive()
+        assert isinstance(info.value.__cause__, parallel.ParallelError)
         assert "did not read" in str(info.value.__cause__)
 
 

@@ -21,6 +21,7 @@ import functools
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
 
 import trio
@@ -185,29 +186,40 @@ def spawn(
     """
     options = _Options(where, name, env, cwd)
     if nursery is not None:
-        return nursery.start(functools.partial(_live_in_nursery, fn, args, options))
+        return _start(nursery, fn, args, options)
     return _block(fn, args, options)
+
+
+async def _start(
+    nursery: trio.Nursery, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], opts: _Options
+) -> tuple[Channel[Any, Any], Process[Any]]:
+    opened: list[Channel[Any, Any]] = []
+    try:
+        started: tuple[Channel[Any, Any], Process[Any]] = await nursery.start(
+            functools.partial(_live_in_nursery, fn, args, opts, opened)
+        )
+    except BaseException:
+        for channel in opened:
+            channel.close()  # nobody else has it
+        raise
+    return started
 
 
 async def _live_in_nursery(
     fn: Callable[..., Awaitable[Any]],
     args: tuple[Any, ...],
     options: _Options,
+    opened: list[Channel[Any, Any]],
     *,
     task_status: trio.TaskStatus[tuple[Channel[Any, Any], Process[Any]]],
 ) -> None:
     call, channel = _launch(fn, args, options, with_hub=True)
     assert channel is not None
+    opened.append(channel)
     process = call.process
     process.on_ready = functools.partial(task_status.started, (channel, process))
-    ready = False
-    try:
-        interruption = await call.live()
-        ready = process.is_ready
-    finally:
-        if not ready:
-            channel.close()
-    if interruption is not None or process.ending.error is not None or not ready:
+    interruption = await call.live()
+    if interruption is not None or process.ending.error is not None or not process.is_ready:
         _result(process, interruption)
 
 
@@ -236,11 +248,17 @@ async def _block(
                     if process.is_ready:
                         yield channel, process
             except BaseException as exc:  # noqa: ASYNC103  # raised below, when all is known
+                # The channel stays open meanwhile: its end would come before the cancellation, and
+                # the process would fail for want of a peer, or return as if nothing had happened.
                 body_error = exc
                 process.cancel()
-            channel.close()
-    except BaseExceptionGroup as group:  # of one: Ctrl-C while the nursery waited
-        body_error = group.exceptions[0]
+            else:
+                channel.close()
+    except BaseException as exc:  # noqa: ASYNC103  # Ctrl-C, or an older trio's Cancelled, in there
+        alone = exc.exceptions[0] if isinstance(exc, BaseExceptionGroup) else exc
+        if body_error is None or isinstance(alone, KeyboardInterrupt):
+            body_error = alone
+    channel.close()
     _raise_both(body_error, interruption, process, channel)
     if not process.is_ready:
         process.outcome()  # which raises: it was cancelled by somebody else
@@ -278,20 +296,33 @@ def _launch(
 ) -> tuple[_Call[Any], Channel[Any, Any] | None]:
     """Steps 1 and 2."""
     member = current_member()
+    member.attach()  # raises where nothing can be started, before anything is opened
     host = choose_host(member, options.where)
     name = options.name or function_name(fn)
     parts = {repr(name): fn, **{f"argument {i} of {name!r}": arg for i, arg in enumerate(args)}}
     task = pack((fn, args), repr(name), member.settings.max_message_size, parts)
     settings = encode_surroundings(look_around(options.env, options.cwd))
-    control, far_control = socket_pair()
+    (control, far_control), *rest = _pairs(2 if with_hub else 1)
     descriptors = [far_control.detach()]
     channel = None
-    if with_hub:
-        near, far = socket_pair()
+    for near, far in rest:
         descriptors.append(far.detach())
         channel = Channel[Any, Any](Wire(near, member))
     child = member.start(host, name, descriptors)
     return _Call(_process(member, child, control, channel), child, settings, task), channel
+
+
+def _pairs(count: int) -> list[tuple[socket.socket, socket.socket]]:
+    """All of them or, with too many open files, none."""
+    pairs: list[tuple[socket.socket, socket.socket]] = []
+    try:
+        for _ in range(count):
+            pairs.append(socket_pair())
+    except OSError:
+        for sock in chain.from_iterable(pairs):
+            sock.close()
+        raise
+    return pairs
 
 
 def _process(

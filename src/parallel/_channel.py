@@ -17,7 +17,7 @@ from ._member import Member, current_member
 from ._wire.codec import arrive, claim, pack, unpack
 from ._wire.frames import Frame, Kind
 from ._wire.greetings import Peer, Reset
-from .errors import ProtocolError, WorkerCancelled, WorkerDied
+from .errors import ParallelError, ProtocolError, WorkerCancelled, WorkerDied
 
 SendT = TypeVar("SendT")
 ReceiveT = TypeVar("ReceiveT")
@@ -73,6 +73,9 @@ class Wire(Connection):
             return None if self.got_end and proper_exit else cause
         if self.reset.reason == "cancelled":
             return WorkerCancelled(peer.host, peer.pid, peer.name)
+        if self.reset.reason in ("slow", "abandoned"):  # that was no death
+            who = f"{peer.name!r} (pid {peer.pid} on host {peer.host!r})"
+            return ParallelError(f"{who} {self.reset.text}")
         return WorkerDied(peer.host, peer.pid, peer.name, reason=self.reset.text)
 
 

@@ -11,17 +11,22 @@ import socket
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from time import perf_counter
 
 import trio
 
 from ._endpoint import MAX_DESCRIPTORS, Endpoint, close_all
 from ._wire.codec import Packed
-from ._wire.frames import Buffer, Frame, FrameReader, Kind, encode
+from ._wire.frames import LARGE, Buffer, Frame, FrameReader, Kind, encode, encode_head
 from ._wire.greetings import Peer, Reset, decode_peer, decode_reset, encode_reset
 from .errors import MessageTooLarge, ProtocolError
 
 BURST = 8
 """So many messages in a row, and those that follow are collected before they are written."""
+
+PACE = 0.001
+"""Seconds between two messages of a burst on the average, and that one is held back while others
+follow: whoever computes in between does not let trio go on."""
 
 MAX_PATIENCE = 1024
 """At most so many messages until a burst is looked for again."""
@@ -60,11 +65,14 @@ class Connection:
         self._flushing = False
         self._waiting: list[tuple[trio.lowlevel.Task, int]] = []
         self._ahead: deque[Frame] = deque()
+        """Frames that `read_ahead` found; while there are any, `reader` has none that is whole."""
         self._accepted = 0
         self._batch: list[bytes] = []
         self._batched = 0
         self._direct = 0
         self._patience = BURST
+        self._began = 0.0
+        """When the batch was, or the counting of `_direct`."""
         _connections.add(self)
 
     # Sending
@@ -90,7 +98,7 @@ class Connection:
         if self._batch or endpoint.unwritten or self._direct >= self._patience:
             if not self.has_room(packed.size):
                 return False
-        elif not packed.buffers and not packed.passengers:  # as nearly always
+        elif not packed.buffers and not packed.passengers and len(packed.body) < LARGE:
             self._direct += 1
             frame = encode(_MESSAGE, packed.body)
             self._accepted += len(frame)
@@ -120,7 +128,7 @@ class Connection:
 
     def accept(self, packed: Packed, kind: Kind = Kind.MESSAGE) -> None:
         """Take the message, room or not, with whatever travels in it."""
-        if packed.buffers or packed.passengers:
+        if packed.buffers or packed.passengers or len(packed.body) >= LARGE:
             self._accept_with(packed, kind)
         else:
             frame = encode(kind, packed.body)
@@ -136,8 +144,9 @@ class Connection:
         except BaseException:
             close_all(descriptors)
             raise
-        sizes = [len(buffer) for buffer in packed.buffers]
-        head = encode(kind, packed.body, sizes, len(descriptors))
+        body, sizes = packed.body, [len(buffer) for buffer in packed.buffers]
+        head = encode_head(kind, len(body), sizes, len(descriptors))
+        begin = [head, body] if len(body) >= LARGE else [head + body]
         try:
             while len(descriptors) > MAX_DESCRIPTORS:
                 first, descriptors = descriptors[:MAX_DESCRIPTORS], descriptors[MAX_DESCRIPTORS:]
@@ -145,7 +154,7 @@ class Connection:
         except BaseException:
             close_all(descriptors)
             raise
-        self._push([head, *packed.buffers], descriptors)
+        self._push([*begin, *packed.buffers], descriptors)
 
     def _put_in_batch(self, frame: bytes) -> bool:
         """Save a system call for each message of a burst: collect them, until trio goes on.
@@ -156,10 +165,17 @@ class Connection:
         """
         if len(frame) > MAX_BATCHED:
             return False
+        now = perf_counter()
         if not self._batch:
+            if now - self._began > PACE * self._direct:
+                self._direct, self._began = 0, now
+                return False
             if self.broken or self.endpoint.unwritten or not self._flush_soon():
                 return False
             _unwritten.add(self)
+            self._began = now
+        elif now - self._began > PACE:
+            return False
         self._batch.append(frame)
         self._batched += len(frame)
         self._accepted += len(frame)
@@ -168,10 +184,11 @@ class Connection:
     def _write_batch(self) -> None:
         batch, self._batch, self._batched = self._batch, [], 0
         if len(batch) >= BURST:
-            self._patience = BURST
+            self._patience = self._direct = BURST
         else:
             self._patience = min(2 * self._patience, MAX_PATIENCE)
             self._direct = 0
+        self._began = perf_counter()
         _unwritten.discard(self)
         self._write_or_queue(b"".join(batch))
 

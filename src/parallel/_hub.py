@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import trio
@@ -62,26 +63,33 @@ class Client:
         return f"<client{label} {self.name!r} pid {self.pid} on {self.host!r}>"
 
 
-class Connected(NamedTuple):
+# No named tuples: those would equal each other, and type checkers forget what a Message holds.
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
     """A channel has come."""
 
     client: Client
 
 
-class Message(NamedTuple, Generic[ReceiveT]):
+@dataclass(frozen=True, slots=True)
+class Message(Generic[ReceiveT]):
     """A client has sent something."""
 
     client: Client
     value: ReceiveT
 
 
-class Ended(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ended:
     """A client will send nothing more: `send_eof` or `close`."""
 
     client: Client
 
 
-class Disconnected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Disconnected:
     """A client is gone; `reason` says why where that was not its own wish."""
 
     client: Client
@@ -385,7 +393,7 @@ class Hub(Generic[ReceiveT, SendT]):
 
     def _disconnect(self, wire: HubWire) -> None:
         reason = trio.BrokenResourceError(f"{wire.client} did not read what it was sent")
-        wire.abandon(Reset("slow", "was disconnected: it did not read what it was sent"), reason)
+        wire.abandon(Reset("slow", "disconnected a client that did not read"), reason)
 
     def _accept_everywhere(self, packed: Packed) -> int:
         reached = 0
@@ -485,7 +493,7 @@ class _Messages(AsyncIterator[tuple[Client, ReceiveT]]):
     async def __anext__(self) -> tuple[Client, ReceiveT]:
         while (event := await self._hub.next_event()) is not None:
             if type(event) is Message:
-                return event  # which is a tuple of the two
+                return event.client, event.value
         raise StopAsyncIteration
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -64,10 +65,14 @@ async def init(
     Leaving it, also by cancellation, takes up to `grace` seconds for processes that do not end.
     """
     running_trio()
-    if is_member():
+    if is_member() or _starting:
         raise ParallelError("init within init (or in a worker): there can be only one, the root's")
-    if grace < 0 or heartbeat <= 0 or spares < 0 or buffer_size < 1:
+    if not (grace >= 0 and heartbeat > 0 and spares >= 0 and buffer_size >= 1):
         raise ValueError("grace and spares must be >= 0, heartbeat and buffer_size > 0")
+    if max_message_size is not None and max_message_size < 1:
+        raise ValueError("max_message_size must be > 0, or None for no limit")
+    if isinstance(preload, str):
+        raise TypeError(f"preload takes a list of names: preload=[{preload!r}]")
     settings = HostSettings(
         host=ROOT_HOST,
         root_pid=os.getpid(),
@@ -78,8 +83,9 @@ async def init(
         buffer_size=buffer_size,
         hosts=(cluster or Cluster()).slots,
     )
-    member, keeper = await _start_host(settings)
-    set_current_member(member)
+    with _alone():
+        member, keeper = await _start_host(settings)
+        set_current_member(member)
     with _second_interrupt_kills(member):
         try:
             member.attach()
@@ -89,21 +95,50 @@ async def init(
                 await _end_host(member, keeper)
 
 
-async def _start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
-    ours, theirs = socket_pair()
+_starting = False
+
+
+@contextmanager
+def _alone() -> Generator[None, None, None]:
+    """While a host starts, which takes its time, nobody else may start one."""
+    global _starting
+    _starting = True
+    try:
+        yield
+    finally:
+        _starting = False
+
+
+async def _start_keeper(settings: HostSettings, theirs: socket.socket) -> trio.Process:
     with theirs:
         descriptor = theirs.fileno()
-        # Its own session: Ctrl-C in the terminal reaches the root alone.
-        keeper = await trio.lowlevel.open_process(
-            [sys.executable, "-P", *_interpreter_flags(), str(_PROGRAM), str(descriptor)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[descriptor],
-            start_new_session=True,
-        )
+        try:
+            # Its own session: Ctrl-C in the terminal reaches the root alone.
+            return await trio.lowlevel.open_process(
+                [sys.executable, "-P", *_interpreter_flags(), str(_PROGRAM), str(descriptor)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[descriptor],
+                start_new_session=True,
+            )
+        except OSError as exc:
+            reason = f"{sys.executable} could not be executed: {exc}"
+            raise HostUnreachable(settings.host, reason) from exc
+
+
+async def _start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
+    ours, theirs = socket_pair()
     endpoint = Endpoint(ours)
     try:
-        line = json.dumps({"path": sys.path, **settings._asdict()}) + "\n"
-        endpoint.push([line.encode()])
+        keeper = await _start_keeper(settings, theirs)
+    except BaseException:
+        endpoint.close()
+        raise
+    try:
+        entries: list[object] = [*sys.path]
+        path = [entry for entry in entries if isinstance(entry, str)]  # as the importer has it
+        line = json.dumps({"path": path, **settings._asdict()}) + "\n"
+        with suppress(OSError):  # it is gone already (of the same Ctrl-C?); its silence will tell
+            endpoint.push([line.encode()])
         table = await _wait_until_ready(endpoint, settings.host)
     except BaseException:
         endpoint.close()
@@ -166,10 +201,12 @@ async def _end_host(member: Member, keeper: trio.Process) -> None:
     finally:
         close_connections(None)
         member.ask(Stop())
-        await _wait_for_keeper(member, keeper)  # noqa: ASYNC102  # the caller shields, it is bounded
-        set_current_member(None)
-        member.close()
-        os.close(member.table)
+        try:
+            await _wait_for_keeper(member, keeper)  # noqa: ASYNC102  # shielded, and bounded
+        finally:  # a Ctrl-C
+            set_current_member(None)
+            member.close()
+            os.close(member.table)
 
 
 async def _end_children(member: Member) -> None:

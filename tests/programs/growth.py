@@ -103,7 +103,11 @@ def swallow_interruptions() -> None:
 
 
 def hold_the_interpreter_lock() -> None:
-    ctypes.PyDLL(None).sleep(FOREVER)
+    """In C code that no signal gets out of: it locks a mutex twice."""
+    library = ctypes.PyDLL(None)
+    mutex = ctypes.create_string_buffer(128)
+    for _ in range(2):
+        library.pthread_mutex_lock(mutex)
 
 
 def compute_for_ever() -> None:
@@ -128,9 +132,15 @@ async def nest(levels: int, seed: str, talk: bool = False) -> None:
     if rng.random() < 0.7:
         rng.choice(STARTERS)()
     if levels > 2:
-        await parallel.run(nest, levels - 1, seed, talk)
+        grow = nest_in_own_loop if rng.random() < 0.1 else nest
+        await parallel.run(grow, levels - 1, seed, talk)
     else:
         await parallel.run(rng.choices(LEAVES, (3, 3, 3, 3, 1))[0])  # one takes a whole processor
+
+
+def nest_in_own_loop(levels: int, seed: str, talk: bool) -> None:
+    """A sync function with a loop of its own."""
+    trio.run(nest, levels, seed, talk)
 
 
 # Looking

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import parallel
 
-from .._endpoint import Endpoint, close_all, socket_pair
+from .._endpoint import MAX_DESCRIPTORS, Endpoint, close_all, socket_pair
 from .._settings import HostSettings
 from .._table import TableWriter, create_table
 from .._wire.requests import Cut, NotReady, Ready, Request, RequestReader, Start, encode
@@ -38,6 +38,9 @@ MAX_UNWRITTEN = 1 << 18
 SWEEP_AGAIN = 0.005
 """Seconds until a killed orphan is looked for again."""
 
+LONGEST_WAIT = 3600.0
+"""Seconds: the kernel takes no infinite ones, and `grace` may be."""
+
 TRY_FORK_AGAIN = 0.1
 """Seconds until another spare is tried after a fork that failed."""
 
@@ -48,7 +51,9 @@ def serve(descriptor: int, settings: dict[str, Any], keeper: int) -> NoReturn:
     root.sock.set_inheritable(False)
     try:
         options = HostSettings(**settings)
+        kernel.die_with_parent(keeper)  # a module that hangs here must not outlive it
         _prepare(options)
+        kernel.outlive_parent()
     except BaseException:  # noqa: ASYNC103  # a module of the user's is imported there; the root says what it was
         _say_and_leave(root, traceback.format_exc())
     ForkServer(root, options, keeper).run()
@@ -112,13 +117,15 @@ class ForkServer:
         self.clients: dict[int, Client] = {}
         self.table_descriptor = create_table(settings.root_pid)
         self.table = TableWriter(self.table_descriptor)
-        self.oom_kills = kernel.out_of_memory_kills()
+        self.children = kernel.Children()
+        self.memory_kills = kernel.MemoryKills()
+        self.oom_kills = self.memory_kills.count()
         self.next_number = ROOT + 1
         self.killed_orphans: set[int] = set()
         self.unsettled = False
         """Something died since the last look for orphans."""
         self.no_fork_before = 0.0
-        self.preloaded = frozenset(kernel.children() or ())
+        self.preloaded = frozenset(self.children.pids())
         """What a preloaded module has started: not an orphan."""
         self._add_client(ROOT, root)
         self._watch_signals()
@@ -149,7 +156,8 @@ class ForkServer:
             SWEEP_AGAIN if self.killed_orphans else None,
             max(0.0, self.no_fork_before - now) if self.no_fork_before else None,
         ]
-        return min((limit for limit in limits if limit is not None), default=None)
+        limit = min((limit for limit in limits if limit is not None), default=None)
+        return None if limit is None else min(limit, LONGEST_WAIT)
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
@@ -238,6 +246,8 @@ class ForkServer:
         reader.feed(data)
         while (item := reader.next()) is not None:
             self._answer(client, *item)
+        if len(reader.descriptors) > MAX_DESCRIPTORS:
+            raise ProtocolError("there came more descriptors than any request has")
 
     def _answer(self, client: Client, request: Request, descriptors: list[int]) -> None:
         if isinstance(request, Start) and not self.plan.spares:
@@ -316,6 +326,9 @@ class ForkServer:
             self.signal_receiver.fileno(),
             self.signal_sender.fileno(),
         ]
+        for file in (self.children, self.memory_kills):
+            if file.descriptor is not None:
+                self.private_descriptors.append(file.descriptor)
 
     def _watch_exit(self, pid: int, handle: Callable[[], None]) -> None:
         try:
@@ -337,7 +350,7 @@ class ForkServer:
 
     def _keeper_gone(self) -> NoReturn:
         """Nobody is behind us any more: end everything now, as long as we are here."""
-        kernel.end_all_children()
+        kernel.end_all_children(self.children)
         os._exit(1)
 
     def _reap(self, _events: int) -> None:
@@ -355,7 +368,7 @@ class ForkServer:
     def _maybe_oom(self, returncode: int) -> bool:
         if returncode != -signal.SIGKILL:
             return False
-        before, self.oom_kills = self.oom_kills, kernel.out_of_memory_kills()
+        before, self.oom_kills = self.oom_kills, self.memory_kills.count()
         return self.oom_kills > before
 
     def _settle(self) -> None:
@@ -367,10 +380,12 @@ class ForkServer:
         if not self.unsettled and not self.killed_orphans:
             return
         self.unsettled = False
-        strangers = (pid for pid in kernel.children() or () if not self.plan.knows(pid))
-        orphans = [pid for pid in strangers if pid not in self.preloaded]
-        for pid in orphans:
-            kernel.kill(pid, signal.SIGKILL)
+        strangers = (pid for pid in self.children.pids() if not self.plan.knows(pid))
+        orphans = [
+            pid
+            for pid in strangers
+            if pid not in self.preloaded and kernel.kill(pid, signal.SIGKILL)
+        ]
         self.killed_orphans.update(orphans)
         if not orphans:
             self.killed_orphans.clear()

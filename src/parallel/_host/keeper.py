@@ -23,6 +23,9 @@ from . import kernel
 PATIENCE = 0.5
 """Seconds beyond `grace` that a fork server has after the root's end."""
 
+LONGEST_POLL = (1 << 31) - 1
+"""Milliseconds: the kernel takes no more, and `grace` may be infinite."""
+
 
 def keep(descriptor: int, settings: dict[str, Any]) -> NoReturn:
     """Be the keeper; `descriptor` is the fork server's connection to the root."""
@@ -38,7 +41,7 @@ def keep(descriptor: int, settings: dict[str, Any]) -> NoReturn:
     _redirect_standard_streams()
     kernel.set_process_name("parallel-keeper")
     returncode = _wait(fork_server, root_exit, settings["grace"])
-    kernel.end_all_children()
+    kernel.end_all_children(kernel.Children())
     # For the root: how the fork server ended. (128 + n would say that we were killed ourselves.)
     os._exit(64 - returncode if returncode < 0 else min(returncode, 1))
 
@@ -67,7 +70,7 @@ def _wait(fork_server: int, root_exit: kernel.Exit, grace: float) -> int:
     ready = {descriptor for descriptor, _ in poll.poll()}
     if fork_server_exit.fileno() not in ready:
         poll.unregister(root_exit)
-        if not poll.poll((grace + PATIENCE) * 1000):
+        if not poll.poll(min((grace + PATIENCE) * 1000, LONGEST_POLL)):
             kernel.kill(fork_server, signal.SIGKILL)
     _, status = os.waitpid(fork_server, 0)
     return os.waitstatus_to_exitcode(status)

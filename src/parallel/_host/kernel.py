@@ -38,6 +38,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def outlive_parent() -> None:
+    """Take `die_with_parent` back."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+
+
 def set_process_name(name: str) -> None:
     """Be called so in `ps` and `top` (the kernel keeps 15 bytes; setproctitle, if there, all)."""
     name = name.encode(errors="replace").decode().replace("\0", "?")  # users call things anything
@@ -54,24 +60,51 @@ except ImportError:
     _setproctitle = None
 
 
-def children() -> list[int] | None:
+class ProcFile:
+    """A file of /proc that is held open, to be read when no descriptor is to be had any more."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self.descriptor: int | None = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            self.descriptor = None  # this kernel has no such file
+
+    def read(self) -> bytes | None:
+        """What it says now; None where there is none."""
+        if self.descriptor is None:
+            return None
+        data = b""
+        while part := os.pread(self.descriptor, 1 << 16, len(data)):
+            data += part
+        return data
+
+
+class Children(ProcFile):
     """The pids of this process's children, dead ones that nobody has waited for included.
 
-    None where the kernel does not tell. Only the calling thread's, which must be the only one.
+    Only the calling thread's, which must be the only one.
     """
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            return [int(pid) for pid in file.read().split()]
-    except FileNotFoundError:
-        return None
+
+    def __init__(self) -> None:
+        super().__init__(f"/proc/self/task/{os.getpid()}/children")
+
+    def pids(self) -> list[int]:
+        """None at all where the kernel does not tell."""
+        return [int(pid) for pid in (self.read() or b"").split()]
 
 
-def kill(pid: int, number: signal.Signals) -> None:
-    """Send a signal to what may be gone already."""
+def kill(pid: int, number: signal.Signals) -> bool:
+    """Send a signal to what may be gone already; False: it is another user's, and not ours to end.
+
+    What a worker started with `sudo` may be.
+    """
     try:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+    except PermissionError:
+        return False
+    return True
 
 
 def reap() -> tuple[int, int] | None:
@@ -83,11 +116,12 @@ def reap() -> tuple[int, int] | None:
     return (pid, os.waitstatus_to_exitcode(status)) if pid else None
 
 
-def end_all_children() -> None:
+def end_all_children(children: Children) -> None:
     """Kill every child; those that they leave behind become ours, so again until none is left."""
     while True:
-        for pid in children() or ():
-            kill(pid, signal.SIGKILL)
+        pids = children.pids()
+        if pids and not any([kill(pid, signal.SIGKILL) for pid in pids]):
+            return  # nobody can
         try:
             while reap() is not None:
                 pass
@@ -97,16 +131,18 @@ def end_all_children() -> None:
         time.sleep(0.001)
 
 
-def out_of_memory_kills() -> int:
+class MemoryKills(ProcFile):
     """How often the kernel has killed a process for want of memory since it started."""
-    try:
-        with open("/proc/vmstat", "rb") as file:
-            for line in file:
-                if line.startswith(b"oom_kill "):
-                    return int(line.split()[1])
-    except FileNotFoundError:
-        pass
-    return 0
+
+    def __init__(self) -> None:
+        super().__init__("/proc/vmstat")
+
+    def count(self) -> int:
+        """So far; 0 where the kernel does not tell."""
+        for line in (self.read() or b"").splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+        return 0
 
 
 def raise_open_files() -> None:

@@ -23,7 +23,7 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -66,7 +66,11 @@ def work(sock: socket.socket, settings: HostSettings, table: int, fork_server: i
     sys.breakpointhook = _no_breakpoint
     gc.enable()
     worker = Worker(Endpoint(sock), settings, table)
-    os.register_at_fork(after_in_child=worker.forget_sigterm)
+    os.register_at_fork(
+        before=_hold_sigterm,
+        after_in_parent=_release_sigterm,
+        after_in_child=worker.begin_as_helper,
+    )
     try:
         sync_function = trio.run(worker.begin)
         if sync_function is not None:
@@ -118,6 +122,32 @@ def _no_breakpoint(*args: object, **kwargs: object) -> NoReturn:
         "breakpoint() in a worker: it has no terminal. Call the function in the program's first "
         "process to debug it, or attach to the worker with `python -m pdb -p` or py-spy"
     )
+
+
+class _NoWayBack(trio.abc.Instrument):
+    """Ends a helper that returns to the event loop it was forked in.
+
+    The worker is in there too, and both would take each other's events.
+    """
+
+    def before_io_wait(self, timeout: float) -> None:
+        os._exit(1)
+
+
+class _SignalMask(threading.local):
+    before_fork: Iterable[int] = ()
+
+
+_signal_mask = _SignalMask()
+
+
+def _hold_sigterm() -> None:
+    """Until a new helper is ready to die of it: the interpreter drops what comes in its fork."""
+    _signal_mask.before_fork = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _release_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _signal_mask.before_fork)
 
 
 class Worker:
@@ -231,6 +261,15 @@ class Worker:
         with trio.CancelScope(shield=True):
             await self.control.flushed()
         self.forget_sigterm()
+
+    def begin_as_helper(self) -> None:
+        """Be a process that the worker has forked."""
+        self.forget_sigterm()
+        _release_sigterm()
+        try:
+            trio.lowlevel.add_instrument(_NoWayBack())
+        except RuntimeError:
+            pass  # it was not forked in an event loop
 
     def forget_sigterm(self) -> None:
         """Die of it again; so must helpers that this process forks."""

@@ -162,7 +162,8 @@ def _object_parts(value: object, path: str) -> Iterator[Part]:
     reduced: Any = value.__reduce_ex__(5)
     if isinstance(reduced, str):
         return  # it is known by that name
-    function, args, state = (*reduced, None)[:3]
+    function, args = reduced[:2]
+    state = reduced[2] if len(reduced) > 2 else None
     yield from _state_parts(value, state, path)
     for index, part in enumerate(args):
         if isinstance(part, type):

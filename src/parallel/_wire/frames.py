@@ -51,6 +51,8 @@ class Kind(enum.IntEnum):
 
 _MESSAGE = int(Kind.MESSAGE)
 KINDS = {int(kind): kind for kind in Kind}
+LIMITED = {Kind.MESSAGE, Kind.RESULT}
+"""Whose size is the user's to limit; a traceback may be longer."""
 
 
 class Frame(NamedTuple):
@@ -66,8 +68,13 @@ def encode(kind: Kind, body: bytes = b"", sizes: Sequence[int] = (), descriptors
     """The bytes of a frame up to its buffers, which follow as they are and have these `sizes`."""
     if not sizes:
         return HEADER.pack(MAGIC, kind, descriptors, 0, len(body)) + body
-    header = HEADER.pack(MAGIC, kind, descriptors, len(sizes), len(body))
-    return b"".join((header, struct.pack(f"<{len(sizes)}Q", *sizes), body))
+    return encode_head(kind, len(body), sizes, descriptors) + body
+
+
+def encode_head(kind: Kind, size: int, sizes: Sequence[int] = (), descriptors: int = 0) -> bytes:
+    """The bytes of a frame up to its body of `size` bytes, which is not copied if it is large."""
+    header = HEADER.pack(MAGIC, kind, descriptors, len(sizes), size)
+    return header + struct.pack(f"<{len(sizes)}Q", *sizes)
 
 
 class FrameReader:
@@ -150,8 +157,8 @@ class FrameReader:
         if len(self._data) < body:
             return None
         sizes = [size, *struct.unpack_from(f"<{buffers}Q", self._data, table)]
-        if sum(sizes) > self.max_size:
-            limit = self.max_size
+        limit = self.max_size if kind in LIMITED else UNLIMITED
+        if sum(sizes) > limit:
             if limit == UNLIMITED:
                 raise ProtocolError(f"a frame says that it has {sum(sizes)} bytes")
             raise MessageTooLarge(sum(sizes), limit)

@@ -128,7 +128,7 @@ _PLAIN_TYPES: dict[str, type | tuple[type, ...]] = {
     "int": int,
     "str": str,
     "bool": bool,
-    "float | None": (int, float, type(None)),
+    "float | None": (float, type(None)),  # an int may be too large to become one
     "int | None": (int, type(None)),
 }
 _FIELDS = {
