@@ -130,7 +130,7 @@ async def cascade() -> None:
     start = time.perf_counter()
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
         with hub.open_channel() as reports:
-            nursery.start_soon(parallel.run, descend, DEPTH, reports)
+            nursery.start_soon(parallel.run, descend, DEPTH, reports)  # noqa: ASYNC111
             async for client, levels in hub:
                 depth = DEPTH - levels + 1
                 show(f"cascade    [{bar(depth, DEPTH)}] process {client.pid}")

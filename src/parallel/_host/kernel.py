@@ -120,7 +120,7 @@ def end_all_children(children: Children) -> None:
     """Kill every child; those that they leave behind become ours, so again until none is left."""
     while True:
         pids = children.pids()
-        if pids and not any([kill(pid, signal.SIGKILL) for pid in pids]):
+        if pids and not sum(kill(pid, signal.SIGKILL) for pid in pids):
             return  # nobody can
         try:
             while reap() is not None:
