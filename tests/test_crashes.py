@@ -483,7 +483,7 @@ async def cancel_when(path: Path, scope: trio.CancelScope, call: Awaitable[Any])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         try:
-            return await call
+            return await call  # noqa: ASYNC121
         except ValueError as exc:
             failure = exc
     assert failure is not None

@@ -98,8 +98,8 @@ def swallow_interruptions() -> None:
     while True:
         try:
             time.sleep(FOREVER)
-        except BaseException:
-            continue
+        except BaseException:  # noqa: ASYNC103
+            continue  # noqa: ASYNC104
 
 
 def hold_the_interpreter_lock() -> None:
