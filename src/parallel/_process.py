@@ -137,6 +137,8 @@ class Process(Generic[T_co]):
         try:
             await self._send_task(settings, task)
             while self._verdict is None and (frame := await self._control.receive()) is not None:
+                if frame.kind is Kind.READY:
+                    await self._child.started.wait()  # it may come later, and tells the pid
                 self._handle(frame)
         except ParallelError as exc:  # what came makes no sense, and says why
             self._conclude(Ending("died", None, exc, None))
