@@ -25,6 +25,7 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The mark of this test's processes; afterwards there must be none, and no descriptor more."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv(support.MARK, mark)
+    monkeypatch.setenv("PYTHON_COLORS", "0")  # tracebacks are compared as text
     gc.collect()
     before = support.open_descriptors()
     yield mark

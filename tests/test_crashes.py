@@ -480,14 +480,16 @@ async def cancel_when(path: Path, scope: trio.CancelScope, call: Awaitable[Any])
             await support.eventually(path.exists)
         scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
-            return await call  # noqa: ASYNC121
-        except ValueError as exc:
-            failure = exc
-    assert failure is not None
-    raise failure
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                return await call  # noqa: ASYNC121
+            except ValueError as exc:
+                failure = exc
+    finally:  # an old trio's nursery notices the cancellation as it is left
+        if failure is not None:
+            raise failure
 
 
 # The awkward moments

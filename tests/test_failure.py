@@ -462,8 +462,13 @@ def inner(depth: int) -> None:
 def test_the_remote_traceback_is_visible_when_it_is_printed() -> None:
     exc = raised(lambda: outer(2))
     arrived = travel(exc)
-    assert printed(arrived).replace("^", "").split() == printed(exc).replace("^", "").split()
+    assert words(printed(arrived)) == words(printed(exc))
     assert "raise TwoArguments" in printed(arrived)
+
+
+def words(text: str) -> list[str]:
+    """Without the marks below the lines: columns do not travel."""
+    return text.replace("^", "").replace("~", "").split()
 
 
 def test_frames_can_be_left_out() -> None:

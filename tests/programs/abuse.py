@@ -132,7 +132,7 @@ async def own_info() -> parallel.ProcessInfo:
 
 async def run_among_garbage() -> int:
     """The process that it waits for has begun when the nonsense follows."""
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery(strict_exception_groups=True) as nursery:
 
         async def speak() -> None:
             while not (await own_info()).children:

@@ -46,7 +46,7 @@ def exit_properly(code: object) -> NoReturn:
 
 
 async def exit_from_a_task(code: object) -> None:
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery(strict_exception_groups=True) as nursery:
         nursery.start_soon(trio.sleep_forever)
         sys.exit(code)  # type: ignore[arg-type]
 

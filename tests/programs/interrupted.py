@@ -129,7 +129,7 @@ async def in_stubborn_block() -> None:
 
 
 async def in_crowd() -> None:
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery(strict_exception_groups=True) as nursery:
         for _ in range(10):
             nursery.start_soon(parallel.run, compute)
 
@@ -151,7 +151,7 @@ SCENES: dict[str, Callable[[], Awaitable[None]]] = {
 
 async def leave_init(grace: float) -> None:
     """Interrupted while `init` ends what an outer nursery still has."""
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery(strict_exception_groups=True) as nursery:
         async with parallel.init(grace=grace):
             channel, _ = await parallel.spawn(answer_and_clean_up, nursery=nursery)
             await channel.send(None)
