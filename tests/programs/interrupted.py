@@ -166,6 +166,10 @@ async def start_and_leave(grace: float) -> None:
             assert await parallel.run(os.getpid)
 
 
+for _name in dir(parallel):
+    getattr(parallel, _name)  # loaded now: an interrupted import would have more to say
+
+
 async def main(scene: str, grace: float) -> None:
     if scene == "leaving":
         await leave_init(grace)
