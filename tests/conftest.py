@@ -12,6 +12,7 @@ import pytest
 import parallel
 
 from . import support
+from .connections import Pair, connected
 
 
 def pytest_collection_finish() -> None:
@@ -43,6 +44,13 @@ async def tree() -> AsyncIterator[None]:
     """Inside `parallel.init`."""
     async with parallel.init(grace=2.0):
         yield
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    """The two ends of a connection, without a tree."""
+    with connected() as both:
+        yield both
 
 
 @pytest.fixture

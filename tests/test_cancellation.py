@@ -323,7 +323,7 @@ async def test_a_broadcast_that_is_cancelled_anywhere_has_reached_all_or_none(
 
         for into in received:
             nursery.start_soon(receive, hub.open_channel(), into)
-            await hub.next_event()
+            await anext(hub.listen())
         sent: list[int] = []
         step, completed = 0, False
         while not completed:

@@ -666,7 +666,7 @@ async def test_every_call_notices_that_it_is_cancelled_and_has_done_nothing(line
         partial(line.hub.send, line.client, "never"),
         partial(line.hub.broadcast, "never"),
         line.hub.flushed,
-        line.hub.next_event,
+        line.hub.listen().__anext__,
     ):
         with trio.CancelScope() as scope:
             scope.cancel()

@@ -195,7 +195,7 @@ async def test_listening_can_be_cancelled_and_loses_nothing(hub: Hub) -> None:
         received = []
         for number in range(20):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(hub.next_event)
+                nursery.start_soon(hub.listen().__anext__)
                 await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
             await (a if number % 2 else b).send(number)
@@ -755,7 +755,7 @@ async def test_a_hub_that_is_closed_ends_its_channels_after_what_it_sent(hub: Hu
         for call in (
             partial(hub.send, client, "too late"),
             partial(hub.broadcast, "too late"),
-            hub.next_event,
+            hub.listen().__anext__,
         ):
             with pytest.raises(trio.ClosedResourceError):
                 await call()
@@ -773,7 +773,7 @@ async def test_closing_a_hub_wakes_whoever_listens(hub: Hub, clients: int) -> No
         @nursery.start_soon
         async def listen() -> None:
             with pytest.raises(trio.ClosedResourceError):
-                await hub.next_event()
+                await anext(hub.listen())
 
         await wait_all_tasks_blocked()
         hub.close()

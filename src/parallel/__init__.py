@@ -6,9 +6,9 @@ The layers, from the bottom up; imports point downwards only:
 * `_wire`: pure. Frames and messages as bytes, pickling, exceptions as bytes.
 * `_endpoint`, `_table`, `_settings`, `_surroundings`: a socket, shared memory, what a host is told,
   what a process sees.
-* `_connection`: frames over a socket, in a trio program.
+* `_sending`, `_connection`: frames over a socket, in a trio program.
 * `_member`: this process's connection to its host's fork server.
-* `_channel`, `_hub`, `_process`, `_cluster`, `placement`: what users hold.
+* `_channel`, `_client`, `_listener`, `_hub`, `_process`, `_cluster`, `placement`: what users hold.
 * `_root`, `_api`, `_processes`: `init`; `run` and `spawn`; `processes`.
 * `_host`: the programs that a host consists of: keeper, fork server, worker. Nobody imports them.
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from ._api import spawn as spawn
     from ._channel import Channel as Channel
     from ._channel import ChannelStatistics as ChannelStatistics
+    from ._client import Client as Client
     from ._cluster import Cluster as Cluster
     from ._cluster import current_host as current_host
     from ._cluster import hosts as hosts
-    from ._hub import Client as Client
-    from ._hub import Connected as Connected
-    from ._hub import Disconnected as Disconnected
-    from ._hub import Ended as Ended
     from ._hub import Hub as Hub
     from ._hub import HubStatistics as HubStatistics
-    from ._hub import Message as Message
     from ._hub import open_hub as open_hub
+    from ._listener import Connected as Connected
+    from ._listener import Disconnected as Disconnected
+    from ._listener import Ended as Ended
+    from ._listener import Message as Message
     from ._process import Ending as Ending
     from ._process import Process as Process
     from ._processes import ProcessInfo as ProcessInfo
@@ -65,8 +65,10 @@ __version__ = "0.1.0"
 _NAMES = {
     "_api": "run spawn",
     "_channel": "Channel ChannelStatistics",
+    "_client": "Client",
     "_cluster": "Cluster current_host hosts",
-    "_hub": "Client Connected Disconnected Ended Hub HubStatistics Message open_hub",
+    "_hub": "Hub HubStatistics open_hub",
+    "_listener": "Connected Disconnected Ended Message",
     "_process": "Ending Process",
     "_processes": "ProcessInfo processes",
     "_root": "init",

@@ -29,10 +29,11 @@ from typing import Any, NoReturn
 
 import trio
 
-from .._connection import Connection, close_connections, flush_all, has_unwritten
+from .._connection import Connection, close_connections
 from .._endpoint import Endpoint, close_all, socket_pair
 from .._hub import Hub
 from .._member import Member, set_current_member
+from .._sending import flush_all, has_unwritten
 from .._settings import HostSettings
 from .._surroundings import encode_surroundings, look_around, settle_in
 from .._wire.codec import Packed, pack, unpack
