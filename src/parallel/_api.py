@@ -276,7 +276,7 @@ def _raise_both(
     if child_error is None:
         if own is not None:
             raise own
-    elif own is None or isinstance(own, trio.Cancelled) or _gives_way(own, channel):
+    elif own is None or isinstance(own, trio.Cancelled) or _gives_way(own, channel, child_error):
         reraise(child_error)
     elif isinstance(own, KeyboardInterrupt):
         raise own
@@ -284,11 +284,13 @@ def _raise_both(
         raise BaseExceptionGroup("the block and its process both failed", [own, child_error])
 
 
-def _gives_way(error: BaseException, channel: Channel[Any, Any]) -> bool:
-    """Whether there is nothing in it but the channel's report of being broken."""
+def _gives_way(
+    error: BaseException, channel: Channel[Any, Any], child_error: BaseException
+) -> bool:
+    """Whether it says nothing of its own: a broken channel, or what `process.result` raised."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_gives_way(member, channel) for member in error.exceptions)
-    return channel.raised(error) or isinstance(error, trio.Cancelled)
+        return all(_gives_way(member, channel, child_error) for member in error.exceptions)
+    return error is child_error or channel.raised(error) or isinstance(error, trio.Cancelled)
 
 
 def _launch(

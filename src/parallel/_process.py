@@ -44,6 +44,8 @@ class Process(Generic[T_co]):
         self._last_words: BaseException | None = None
         self._ending: Ending[T_co] | None = None
         self._ended = trio.Event()
+        self._decided = trio.Event()
+        """The worker has said it, or never will."""
         self._sent_task = False
         self.is_ready = False
         self._ready = trio.Event()
@@ -78,12 +80,15 @@ class Process(Generic[T_co]):
         return self.ending
 
     async def result(self) -> T_co:
-        """Wait until the process is gone; its function's value.
+        """Its function's value, as soon as it is here; the process itself may take longer to end.
+
+        It does so while it has threads or exit functions to wait for, or messages that nobody has
+        taken yet; `wait` waits for that too.
 
         Raises its function's exception, `WorkerDied` where it ended without either, and
         `WorkerCancelled` after it has been cancelled, unless a value came despite that.
         """
-        await self.wait()
+        await self._decided.wait()
         return self.outcome()
 
     def cancel(self) -> None:
@@ -103,8 +108,8 @@ class Process(Generic[T_co]):
         return self._ending
 
     def outcome(self) -> T_co:
-        """`result` of a process that has ended."""
-        ending = self.ending
+        """`result` of a process that has said it, or ended."""
+        ending = self._verdict or self.ending
         if ending.status == "returned":
             return cast(T_co, ending.value)
         if ending.error is not None:
@@ -184,17 +189,18 @@ class Process(Generic[T_co]):
     def _conclude(self, verdict: Ending[T_co]) -> None:
         self._verdict = verdict
         if verdict.error is not None:
-            self.on_failure()
+            self.on_failure()  # first: the body of a block is cancelled rather than told
+        self._decided.set()
 
     def _end(self) -> None:
         """The process is gone, and so is all below it."""
         ending = self._verdict or self._died()
         self._ending = ending._replace(returncode=self._child.returncode)
         self._control.discard()
-        self._ended.set()
-        self._ready.set()
         if self._ending.error is not None:
             self.on_failure()
+        for event in (self._ready, self._decided, self._ended):
+            event.set()
 
     def _died(self) -> Ending[T_co]:
         """It has said nothing."""
