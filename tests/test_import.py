@@ -78,6 +78,11 @@ def test_what_type_checkers_know_is_what_there_is() -> None:
     assert public_names() == lazily | {"errors"}
 
 
+def test_a_star_imports_every_public_name() -> None:
+    names = in_fresh_interpreter("from parallel import *; print(*dir())").split()
+    assert public_names() == {name for name in names if not name.startswith("__")}
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'parallel' has no attribute 'spwan'"):
         parallel.spwan  # type: ignore[attr-defined]  # noqa: B018

@@ -437,6 +437,16 @@ async def test_an_import_path_with_odd_entries_is_no_hindrance(
         assert await parallel.run(lambda: sys.path[-5:]) == odd
 
 
+async def test_an_import_path_longer_than_a_socket_holds_is_no_hindrance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    long = [f"/nowhere/{number:01000}" for number in range(1_000)]
+    monkeypatch.setattr(sys, "path", [*sys.path, *long])
+    with trio.fail_after(60):
+        async with parallel.init():
+            assert await parallel.run(lambda: sys.path[-1]) == long[-1]
+
+
 def test_the_root_keeps_its_own_limits_and_signals(tmp_path: Path) -> None:
     program = """
         import gc, os, resource, signal, sys, trio, parallel

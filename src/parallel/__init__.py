@@ -80,6 +80,7 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names.spl
 
 
 if not TYPE_CHECKING:  # a type checker shall still say that a name does not exist
+    __all__ = sorted({*_HOMES, "errors"})
 
     def __getattr__(name: str) -> object:
         """Load a public name from the module that defines it."""
@@ -94,4 +95,4 @@ if not TYPE_CHECKING:  # a type checker shall still say that a name does not exi
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "errors"})
+    return sorted({*globals(), *__all__})

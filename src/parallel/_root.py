@@ -137,8 +137,7 @@ async def _start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
         entries: list[object] = [*sys.path]
         path = [entry for entry in entries if isinstance(entry, str)]  # as the importer has it
         line = json.dumps({"path": path, **settings._asdict()}) + "\n"
-        with suppress(OSError):  # it is gone already (of the same Ctrl-C?); its silence will tell
-            endpoint.push([line.encode()])
+        await _say(endpoint, line.encode())
         table = await _wait_until_ready(endpoint, settings.host)
     except BaseException:
         endpoint.close()
@@ -160,6 +159,14 @@ def _interpreter_flags() -> list[str]:
     """As this interpreter was started: -X, -W, -O, ..."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return flags
+
+
+async def _say(endpoint: Endpoint, line: bytes) -> None:
+    with suppress(OSError):  # it is gone already (of the same Ctrl-C?); its silence will tell
+        endpoint.push([line])
+        while endpoint.unwritten:  # an import path may be longer than what a socket holds
+            await trio.lowlevel.wait_writable(endpoint.sock)
+            endpoint.write()
 
 
 async def _wait_until_ready(endpoint: Endpoint, host: str) -> int:
