@@ -142,6 +142,12 @@ async def test_a_start_with_a_file_for_a_connection_ends_that_process(host: Host
     assert await parallel.run(abuse.start_with_a_file) == 1
 
 
+def test_without_descriptors_to_be_passed_on_a_call_fails_and_later_ones_do_not() -> None:
+    done = support.run_program(Path(__file__).with_name("programs") / "crowded.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Too many references") == 3
+
+
 async def test_a_request_number_used_twice_is_refused_and_the_first_goes_on(host: Host) -> None:
     heard = await parallel.run(abuse.start_twice_with_one_number)
     assert heard == ["Started", "Refused", "Exited"]

@@ -167,6 +167,17 @@ def test_what_no_client_says_is_ignored(host: Host) -> None:
     assert host.plan.root.alive
 
 
+def test_a_worker_that_cannot_be_told_its_work_is_killed_and_its_start_refused(host: Host) -> None:
+    owner, child = host.cascade(2)
+    assert host.plan.undelivered(child, "too many") == [
+        Send(owner, Refused(host.asked[child], "too many")),
+        Kill(1000 + child, KILL),
+    ]
+    host.die(child, -9)
+    assert host.plan.undelivered(child, "too many") == []
+    assert host.plan.undelivered(ROOT, "too many") == []
+
+
 def test_a_spare_that_dies_is_forgotten_and_reported_to_nobody(host: Host) -> None:
     host.plan.add_spare(1, 1001)
     assert host.die(1, -9) == [Forget(1)]

@@ -199,8 +199,11 @@ class ForkServer:
             return
         try:
             client.endpoint.push([encode(request, len(descriptors))], descriptors)
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             client.endpoint.drop()  # it is dying; its exit or its end of file will tell
+        except OSError as exc:  # too many descriptors on their way between processes, for example
+            client.endpoint.drop()
+            self._carry_out(self.plan.undelivered(number, _shortage(exc)))
         self._update_events(client)
 
     def _update_events(self, client: Client) -> None:
@@ -254,7 +257,7 @@ class ForkServer:
             try:
                 self._fork()
             except OSError as exc:
-                why = f"{exc.strerror}; is there a limit (ulimit -u, ulimit -n)?"
+                why = _shortage(exc)
                 self._carry_out(self.plan.refused(client.number, request, descriptors, why))
                 return
         self._carry_out(self.plan.asked(client.number, request, descriptors, time.monotonic()))
@@ -390,3 +393,7 @@ class ForkServer:
         if not orphans:
             self.killed_orphans.clear()
             self._carry_out(self.plan.settled())
+
+
+def _shortage(exc: OSError) -> str:
+    return f"{exc.strerror}; is there a limit (ulimit -u, ulimit -n)?"

@@ -173,6 +173,14 @@ class Plan:
         """There can be no process."""
         return [Close(descriptors), Send(asker, Refused(request.request, why))]
 
+    def undelivered(self, number: int, why: str) -> list[Instruction]:
+        """What was sent to a process was lost on the way: it may wait for that for ever."""
+        process = self.processes.get(number)
+        if process is None or process.owner is None or not process.alive:
+            return []
+        refused = Refused(process.request, why)
+        return [Send(process.owner.number, refused), Kill(process.pid, signal.SIGKILL)]
+
     def _start(
         self, owner: Process, request: Start, descriptors: Sequence[int]
     ) -> list[Instruction]:
