@@ -68,9 +68,11 @@ async def answer_at_length(hub: Hub) -> str:
 
 
 async def talk_and(end: str, channel: Channel) -> None:
-    """A client that says hello and comes to that end."""
+    """A client that says hello and comes to that end, maybe after it has sent its own."""
     await channel.send("hello")
-    match end:
+    if end.startswith("end, then "):
+        await channel.send_eof()
+    match end.removeprefix("end, then "):
         case "close":
             await channel.aclose()
         case "return":
@@ -79,6 +81,8 @@ async def talk_and(end: str, channel: Channel) -> None:
             raise ValueError("no")
         case "be killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(0)
         case "sleep":
             await trio.sleep_forever()
 

@@ -561,7 +561,7 @@ async def test_when_the_hub_s_process_ends_so_sending_says_how(tree: None, fate:
 async def test_sending_to_a_hub_that_has_returned_is_broken_for_no_bad_reason(tree: None) -> None:
     async with parallel.spawn(puppet) as (channel, process):
         await channel.send(("return", "done"))
-        assert await process.result() == "done"
+        assert (await process.wait()).value == "done"
         with pytest.raises(trio.BrokenResourceError) as info:
             await channel.send("too late")
         assert info.value.__cause__ is None

@@ -152,7 +152,7 @@ async def test_what_was_accepted_before_closing_arrives_and_then_the_end(pair: P
         near.check_sending()
     frames = await receive_all(far)
     assert [bytes(frame.body) for frame in frames[:-1]] == sent
-    assert frames[-1].kind is Kind.END
+    assert frames[-1].kind is Kind.CLOSE
     assert near.endpoint.sock.fileno() == -1
 
 
@@ -202,7 +202,7 @@ async def test_closing_gives_borrowed_memory_back_and_sends_it_all_the_same(pair
     memory.clear()
     frame, end = await receive_all(far)
     assert bytes(frame.buffers[0]) == wanted
-    assert end.kind is Kind.END
+    assert end.kind is Kind.CLOSE
 
 
 async def test_all_connections_of_a_process_can_be_closed_at_once() -> None:
@@ -241,7 +241,7 @@ async def test_a_fork_holds_no_connection_open(pair: Pair) -> None:
     os.read(started, 1)
     near.close()
     frames = await receive_all(far)
-    assert [frame.kind for frame in frames] == [Kind.MESSAGE, Kind.END]
+    assert [frame.kind for frame in frames] == [Kind.MESSAGE, Kind.CLOSE]
     os.close(go)
     assert os.waitpid(pid, 0)[1] == 0
     os.close(started)

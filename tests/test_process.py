@@ -12,6 +12,7 @@ import trio
 
 import parallel
 
+
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
     """A pipe with a name: who opens it waits for the other side."""

@@ -108,7 +108,7 @@ async def test_the_end_comes_behind_a_burst(pair: Pair) -> None:
     near.close()
     frames = await receive_all(far)
     assert [bytes(frame.body) for frame in frames[:-1]] == [b"%d" % n for n in range(200)]
-    assert frames[-1].kind is Kind.END
+    assert frames[-1].kind is Kind.CLOSE
 
 
 async def test_send_waits_when_the_buffer_is_full_and_goes_on_when_the_peer_reads(

@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, NoReturn, Self, SupportsIndex, Type
 
 import trio
 
-from ._connection import Connection
+from ._connection import ENDS, Connection
 from ._endpoint import socket_pair
 from ._member import Member, current_member
 from ._wire.codec import arrive, claim, pack, unpack
@@ -58,7 +58,7 @@ class Wire(Connection):
         """Why the connection ended without the other side's word, as far as it gets known."""
         if self.broken and not self.closed:
             self.read_ahead()
-        lost = self.at_eof and not self.got_end and self.reset is None
+        lost = self.at_eof and not self.got_close and self.reset is None
         if lost and self.report_expected and not self.settled.is_set():
             with trio.move_on_after(PATIENCE):
                 await self.settled.wait()
@@ -70,7 +70,7 @@ class Wire(Connection):
         peer, cause = self.peer, self.cause
         if self.reset is None or peer is None:
             proper_exit = isinstance(cause, WorkerDied) and cause.returncode == 0
-            return None if self.got_end and proper_exit else cause
+            return None if self.got_close and proper_exit else cause
         if self.reset.reason == "cancelled":
             return WorkerCancelled(peer.host, peer.pid, peer.name)
         if self.reset.reason in ("slow", "abandoned"):  # that was no death
@@ -211,7 +211,7 @@ class Channel(
         if wire.closed:
             raise trio.ClosedResourceError("this channel has been closed")
         frame = wire.next()
-        if wire.got_end and (frame is None or frame.kind is Kind.END):
+        if wire.got_end and (frame is None or frame.kind in ENDS):
             raise trio.EndOfChannel
         return frame
 

@@ -21,6 +21,9 @@ from .errors import MessageTooLarge, ProtocolError
 READS_IN_A_ROW = 16
 """How often a large message is read on before other tasks get their turn."""
 
+ENDS = (Kind.END, Kind.CLOSE)
+"""No message will follow; only the second says that a lost connection was not lost."""
+
 _MESSAGE = Kind.MESSAGE
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -35,9 +38,11 @@ class Connection(Sender):
         self.max_size = max_size
         self.peer: Peer | None = None
         self.got_end = False
+        self.got_close = False
         self.reset: Reset | None = None
         self.settled = trio.Event()
         """`cause` is known, or never will be."""
+        self._said_goodbye = False
         self._ahead: deque[Frame] = deque()
         """Frames that `read_ahead` found; while there are any, `reader` has none that is whole."""
         _connections.add(self)
@@ -72,8 +77,10 @@ class Connection(Sender):
         elif frame.kind is Kind.RESET:
             self.reset = decode_reset(frame.body)
         else:
-            self.got_end |= frame.kind is Kind.END
-            return frame.kind is Kind.DESCRIPTORS
+            said_before = self.got_end
+            self.got_close |= frame.kind is Kind.CLOSE
+            self.got_end |= frame.kind in ENDS
+            return frame.kind is Kind.DESCRIPTORS or (said_before and frame.kind is Kind.CLOSE)
         return True
 
     def on_peer(self) -> None:
@@ -136,23 +143,29 @@ class Connection(Sender):
         """Say that no message will follow."""
         if not self.sent_end:
             self.sent_end = True
-            if not self.broken:
-                try:
-                    self.push(Kind.END)
-                except trio.BrokenResourceError:
-                    pass  # it wanted to know nothing more anyway
+            self._say(Kind.END)
+
+    def _say(self, kind: Kind, body: bytes = b"") -> None:
+        if not self.broken:
+            try:
+                self.push(kind, body)
+            except trio.BrokenResourceError:
+                pass  # it wanted to know nothing more anyway
+
+    def _say_goodbye(self, reset: Reset | None) -> None:
+        self.sent_end = True
+        if not self._said_goodbye:
+            self._said_goodbye = True
+            if reset is None:
+                self._say(Kind.CLOSE)
+            else:
+                self._say(Kind.RESET, encode_reset(reset))
 
     def close(self, reset: Reset | None = None) -> None:
         """End and release; what was accepted is still sent. With `reset`: it is no proper end."""
         if self.closed:
             return
-        if reset is not None and not self.sent_end and not self.broken:
-            self.sent_end = True
-            try:
-                self.push(Kind.RESET, encode_reset(reset))
-            except trio.BrokenResourceError:
-                pass
-        self.end()
+        self._say_goodbye(reset)
         self.closed = True
         close_all(self.reader.descriptors)
         for frame in self._ahead:
@@ -178,11 +191,7 @@ class Connection(Sender):
 
         Whoever receives here finds the end, and closes.
         """
-        self.sent_end = True
-        try:
-            self.push(Kind.RESET, encode_reset(reset))
-        except trio.BrokenResourceError:
-            pass  # it has gone meanwhile
+        self._say_goodbye(reset)
         self.give_up()
         self.cause = cause
         self.settled.set()

@@ -13,6 +13,7 @@ import trio
 
 from ._channel import Pace
 from ._client import Client, HubWire
+from ._connection import ENDS
 from ._member import Member
 from ._wire.codec import unpack
 from ._wire.frames import Buffer, Frame, Kind
@@ -190,7 +191,7 @@ class Listener(Generic[ReceiveT]):
     def _handle(self, wire: HubWire, frame: Frame) -> None:
         if frame.kind is Kind.MESSAGE and wire.connected:
             self._take_message(wire, frame.body, frame.buffers, frame.descriptors)
-        elif frame.kind is Kind.END:
+        elif frame.kind in ENDS:
             self._speakers -= 1
             if wire.connected:
                 self._events.append(Ended(wire.client))
@@ -208,14 +209,17 @@ class Listener(Generic[ReceiveT]):
     def _part(self, wire: HubWire) -> None:
         """A connection is at its end; if it was lost, the fork server may know why."""
         self._selector.unregister(wire.endpoint.sock)
-        if wire.connected and not wire.got_end and wire.reset is None and not wire.settled.is_set():
+        known = wire.got_close or wire.reset is not None or wire.settled.is_set()
+        if wire.connected and not known:
             trio.lowlevel.spawn_system_task(self._part_later, wire)
             return
         self.wires.discard(wire)
         if not wire.got_end:
             self._speakers -= 1
         if wire.connected:
-            self._events.append(Disconnected(wire.client, None if wire.got_end else wire.why_lost))
+            self._events.append(
+                Disconnected(wire.client, None if wire.got_close else wire.why_lost)
+            )
         wire.close()
 
     async def _part_later(self, wire: HubWire) -> None:

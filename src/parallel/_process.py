@@ -173,7 +173,7 @@ class Process(Generic[T_co]):
                 self._conclude(Ending("raised", None, decode_failure(frame.body), None))
             case Kind.EXIT:
                 self._last_words = decode_failure(frame.body)
-            case Kind.END:
+            case Kind.END | Kind.CLOSE:
                 pass
             case _:
                 raise ProtocolError(f"{self!r} sent a {frame.kind.name}")

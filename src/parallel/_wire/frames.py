@@ -47,6 +47,7 @@ class Kind(enum.IntEnum):
     RESULT = 9  # from a worker: its function's value
     RAISED = 10  # from a worker: its function's exception
     EXIT = 11  # from a worker: its function ended the process, and how
+    CLOSE = 12  # this end is gone, as it wished; says END too
 
 
 _MESSAGE = int(Kind.MESSAGE)
