@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,55 @@ async def linger(hub: parallel.Hub[Any, Any], count: int) -> int:
     for value in (0, 1, bytes(1 << 20)):
         await hub.send(connected.client, value)
     return count
+
+
+# A channel that an exception closes
+
+
+async def serve(hub: parallel.Hub[Any, Any]) -> str:
+    async for client, value in hub:
+        await hub.send(client, value)
+    return "nobody is left"
+
+
+async def test_a_process_cancelled_with_its_channel_does_not_see_that_end_first(
+    tree: None,
+) -> None:
+    for _ in range(20):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                channel, process = await parallel.spawn(serve, nursery=nursery)
+                async with channel:
+                    await channel.send("hello")
+                    assert await channel.receive() == "hello"
+                    scope.cancel()
+                    await channel.receive()
+        assert (await process.wait()).status == "cancelled"
+
+
+async def test_a_process_that_an_error_around_its_channel_ends_is_cancelled(tree: None) -> None:
+    for _ in range(10):
+        with pytest.raises(ExceptionGroup) as raised:
+            async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                channel, process = await parallel.spawn(serve, nursery=nursery)
+                async with channel:
+                    raise ValueError("no")
+        assert [str(error) for error in raised.value.exceptions] == ["no"]
+        assert (await process.wait()).status == "cancelled"
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no")])
+async def test_a_channel_closed_by_what_ends_there_is_closed(
+    tree: None, error: ValueError | None
+) -> None:
+    async with trio.open_nursery() as nursery:
+        channel, process = await parallel.spawn(serve, nursery=nursery)
+        with trio.CancelScope() as inner, contextlib.suppress(ValueError):
+            with channel:
+                inner.cancel()
+                if error is not None:
+                    raise error
+                await trio.sleep_forever()
+        with pytest.raises(trio.ClosedResourceError):
+            await channel.send("too late")
+    assert await process.result() == "nobody is left"

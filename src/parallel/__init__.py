@@ -95,4 +95,4 @@ if not TYPE_CHECKING:  # a type checker shall still say that a name does not exi
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES, "errors"})

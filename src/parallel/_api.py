@@ -336,6 +336,7 @@ def _process(
     if channel is not None:
         child.connections.append(channel.wire)
         channel.wire.report_expected = True
+        channel.wire.child = child
     return Process(child, connection)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import warnings
 import weakref
 from collections.abc import Awaitable
@@ -13,7 +14,7 @@ import trio
 
 from ._connection import ENDS, Connection
 from ._endpoint import socket_pair
-from ._member import Member, current_member
+from ._member import Child, Member, current_member
 from ._wire.codec import arrive, claim, pack, unpack
 from ._wire.frames import Frame, Kind
 from ._wire.greetings import Peer, Reset
@@ -24,6 +25,9 @@ ReceiveT = TypeVar("ReceiveT")
 
 CALLS_WITHOUT_YIELD = 64
 """Calls that need not wait yield this seldom: a checkpoint costs as much as a message."""
+
+TURNS = 10
+"""Times that other tasks run before an exception that closes a channel has reached its nursery."""
 
 PATIENCE = 1.0
 """Seconds that the end of a connection waits for the fork server to say why."""
@@ -48,6 +52,8 @@ class Wire(Connection):
         self.member = member
         self.report_expected = False
         """The fork server will say when the process at the other end is gone."""
+        self.child: Child | None = None
+        """The process at the other end, if this is the channel that its caller got."""
 
     def on_peer(self) -> None:
         """The other side has said who it is: end with it."""
@@ -63,6 +69,27 @@ class Wire(Connection):
             with trio.move_on_after(PATIENCE):
                 await self.settled.wait()
         return self.explanation
+
+    def close_after_cancelling(self) -> None:
+        """`close`, because of an exception that may be about to cancel the process as well.
+
+        It shall hear of that first, and not fail for want of a peer, or return as if all was well.
+        """
+        self.retire()
+        try:
+            trio.lowlevel.spawn_system_task(self._release_later, name="parallel: close a channel")
+        except RuntimeError:  # no trio here, so nobody is cancelled
+            self.release()
+
+    async def _release_later(self) -> None:
+        assert self.child is not None
+        try:
+            for _ in range(TURNS):
+                await trio.lowlevel.checkpoint()
+            if self.child.cancelling:
+                await self.child.exited.wait()
+        finally:
+            self.release()
 
     @property
     def explanation(self) -> BaseException | None:
@@ -240,8 +267,16 @@ class Channel(
         return error in self._broken_errors
 
     def close(self) -> None:
-        """Say that nothing will follow and take nothing more. What was sent will still arrive."""
-        self._wire.close()
+        """Say that nothing will follow and take nothing more. What was sent will still arrive.
+
+        When an exception ends a block around the channel and its process with it, the process is
+        cancelled, and does not see the channel end before.
+        """
+        wire = self._wire
+        if wire.closed or wire.child is None or sys.exc_info()[0] is None:
+            wire.close()
+        else:
+            wire.close_after_cancelling()
 
     async def aclose(self) -> None:
         """`close`, and a checkpoint."""

@@ -136,6 +136,8 @@ class Connection(Sender):
             self.cause = cause
             self.settled.set()
             self.endpoint.shut()
+        if self.closed:
+            self.release()
 
     # Closing
 
@@ -163,9 +165,12 @@ class Connection(Sender):
 
     def close(self, reset: Reset | None = None) -> None:
         """End and release; what was accepted is still sent. With `reset`: it is no proper end."""
-        if self.closed:
-            return
-        self._say_goodbye(reset)
+        if not self.closed:
+            self.retire()
+            self.release(reset)
+
+    def retire(self) -> None:
+        """Be closed, as this process sees it; the other side hears of it with `release`."""
         self.closed = True
         close_all(self.reader.descriptors)
         for frame in self._ahead:
@@ -173,18 +178,26 @@ class Connection(Sender):
         self._ahead.clear()
         self.reader = FrameReader(self.max_size)
         self._notify_closing()
+        self.release_writers()
+
+    def release(self, reset: Reset | None = None) -> None:
+        """Say goodbye; what was accepted is still sent."""
+        if self.released:
+            return
+        self._say_goodbye(reset)
+        self.released = True
         if self.endpoint.unwritten:
             self.endpoint.stop_reading()
             self.endpoint.drop_unread()
         else:
             self.endpoint.close()
-        self.release_writers()
 
     def discard(self) -> None:
         """As `close`, where nobody is left at the other end to be told."""
         self.broken = self.sent_end = True
         self.endpoint.drop()
         self.close()
+        self.release()
 
     def abandon(self, reset: Reset, cause: BaseException) -> None:
         """Have done with a peer that takes too long; this process's end will not wait for it.
@@ -211,3 +224,4 @@ def close_connections(reset: Reset | None) -> None:
     """Close every connection that this process has left open, properly or with a reason."""
     for connection in list(_connections):
         connection.close(reset)
+        connection.release(reset)

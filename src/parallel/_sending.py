@@ -44,6 +44,8 @@ class Sender:
         self.at_eof = False
         """The other side is gone, as the receiving half has found."""
         self.closed = False
+        self.released = False
+        """The socket is closed, or will be when all is written."""
         self.broken = False
         self.cause: BaseException | None = None
         """What ended the connection before its time, where that is known."""
@@ -279,7 +281,7 @@ class Sender:
         self._wake()
         if not self.endpoint.unwritten:
             _unwritten.discard(self)
-            if self.closed:
+            if self.released:
                 self.endpoint.close()
 
     def _wake(self) -> None:
@@ -301,7 +303,7 @@ class Sender:
         self._batch, self._batched = [], 0
         _unwritten.discard(self)
         self._wake()
-        if self.closed:
+        if self.released:
             self.endpoint.close()
 
     @property
