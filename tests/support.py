@@ -27,6 +27,10 @@ MARK = "PARALLEL_TEST"
 # setproctitle would write titles over the environment that /proc shows, and with it the mark.
 os.environ["SPT_NOENV"] = "1"
 
+ROOT = Path(__file__).parents[1]
+IMPORT_PATH = os.pathsep.join(map(str, (ROOT, ROOT / "src")))
+"""For programs of the tests: they test what lies here, whatever is installed."""
+
 ROUNDS = int(os.environ.get("PARALLEL_ROUNDS", "50"))
 """How often the tests at random moments are repeated."""
 

@@ -21,7 +21,7 @@ import pytest
 import trio
 
 from .programs import growth
-from .support import MARK, ROUNDS
+from .support import IMPORT_PATH, MARK, ROUNDS
 
 PROGRAMS = Path(__file__).with_name("programs")
 AT_ONCE = 8
@@ -30,7 +30,7 @@ DEPTH = 20
 
 
 def environment(mark: str) -> dict[str, str]:
-    return {**os.environ, MARK: mark, "PYTHONPATH": str(PROGRAMS.parents[1])}
+    return {**os.environ, MARK: mark, "PYTHONPATH": IMPORT_PATH}
 
 
 @contextmanager
