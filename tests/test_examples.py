@@ -13,6 +13,11 @@ import pytest
 from . import support
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+SLOW = ("broadcast", "demo", "echo_server")
+PARAMETERS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+    for path in EXAMPLES
+]
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +26,7 @@ def unclosed_things_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "always::ResourceWarning")
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", PARAMETERS)
 def test_an_example_runs_and_says_what_it_did(example: Path, tmp_path: Path) -> None:
     result = support.run_program(example, cwd=tmp_path)
     assert result.stderr == ""
@@ -29,6 +34,7 @@ def test_an_example_runs_and_says_what_it_did(example: Path, tmp_path: Path) -> 
     assert 1 <= len(result.stdout.splitlines()) <= 10
 
 
+@pytest.mark.slow
 def test_the_demo_draws_on_a_terminal() -> None:
     demo = next(path for path in EXAMPLES if path.stem == "demo")
     output = b""

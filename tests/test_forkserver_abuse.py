@@ -102,9 +102,14 @@ async def host() -> AsyncIterator[Host]:
 
 
 async def test_garbage_cuts_off_who_says_it_and_nobody_else(host: Host) -> None:
-    for what in abuse.GARBAGE:
+    async def speak(what: str) -> None:
         assert await parallel.run(abuse.speak_garbage, what)
-        await host.check_others()
+
+    async with trio.open_nursery() as nursery:
+        for what in abuse.GARBAGE:
+            nursery.start_soon(speak, what)
+        while nursery.child_tasks:
+            await host.check_others()
 
 
 async def test_who_was_cut_off_is_told_so_by_its_next_call(host: Host) -> None:

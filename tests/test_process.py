@@ -94,7 +94,7 @@ async def serve(hub: parallel.Hub[Any, Any]) -> str:
 async def test_a_process_cancelled_with_its_channel_does_not_see_that_end_first(
     tree: None,
 ) -> None:
-    for _ in range(20):
+    for _ in range(5):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 channel, process = await parallel.spawn(serve, nursery=nursery)
@@ -107,7 +107,7 @@ async def test_a_process_cancelled_with_its_channel_does_not_see_that_end_first(
 
 
 async def test_a_process_that_an_error_around_its_channel_ends_is_cancelled(tree: None) -> None:
-    for _ in range(10):
+    for _ in range(3):
         with pytest.raises(ExceptionGroup) as raised:
             async with trio.open_nursery(strict_exception_groups=True) as nursery:
                 channel, process = await parallel.spawn(serve, nursery=nursery)

@@ -218,8 +218,13 @@ def resident(pid: int) -> int:
 
 
 async def settled(mark: str) -> None:
-    """Until there are no processes but keeper, fork server and spares."""
-    await support.eventually(lambda: len(support.marked_processes(mark)) == 4)
+    """Until there are no processes but keeper, fork server and spares, which have their names."""
+
+    def is_settled() -> bool:
+        names = sorted(support.marked_processes(mark).values())
+        return len(names) == 4 and names[2:] == ["parallel: spare"] * 2
+
+    await support.eventually(is_settled)
     gc.collect()
 
 

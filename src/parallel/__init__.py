@@ -80,7 +80,7 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names.spl
 
 
 if not TYPE_CHECKING:  # a type checker shall still say that a name does not exist
-    __all__ = sorted({*_HOMES, "errors"})
+    __all__ = ["errors", *_HOMES]  # noqa: PLE0604  # strings they are
 
     def __getattr__(name: str) -> object:
         """Load a public name from the module that defines it."""
