@@ -19,6 +19,7 @@ The layers, each importing only those above it:
     runner      lets the contenders of a row take turns
     result      a row with what came of it
     record, report, plot    results as JSON, as a table, as a picture
+    hosts       ssh hosts for those who are not trio's;  conversations: what is asked over a channel
     contenders/ the work itself, one module a library; nothing imports these but a seat
     noop, workers   what our own side runs in its workers
 """

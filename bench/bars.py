@@ -11,17 +11,19 @@ State = Literal["met", "missed", "reference not installed", "not measured"]
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """We may cost at most `times` what the reference costs."""
+    """We may cost at most `times` what the reference costs, and `seconds` on top of that."""
 
     times: float
     reference: str
+    seconds: float = 0.0
 
     def __str__(self) -> str:
-        return f"<= {self.times:g} x {self.reference}"
+        more = f" + {self.seconds * 1e3:g} ms" if self.seconds else ""
+        return f"<= {self.times:g} x {self.reference}{more}"
 
     def score(self, ours: Samples, reference: Samples) -> Spread:
-        """Return our cost as a multiple of the reference's."""
-        return ratio(ours, reference)
+        """Return our cost, but for the seconds, as a multiple of the reference's."""
+        return ratio(ours.less(self.seconds), reference)
 
     def holds(self, score: float) -> bool:
         """Tell whether a score meets the bar."""

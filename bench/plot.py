@@ -90,4 +90,4 @@ def limit(result: Result, verdict: Verdict) -> float | None:
     if verdict.score is None or reference is None:
         return None
     median = reference.spread.median
-    return median * bar.times if isinstance(bar, AtMost) else median / bar.times
+    return median * bar.times + bar.seconds if isinstance(bar, AtMost) else median / bar.times

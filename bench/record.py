@@ -17,6 +17,7 @@ LIBRARIES = (
     "trio",
     "cloudpickle",
     "numpy",
+    "asyncssh",
     "execnet",
     "trio-parallel",
     "loky",

@@ -22,8 +22,9 @@ def show(result: Result, console: Console) -> None:
         table.add_row(*cells(outcome, ours, result.row.unit))
     console.print(table)
     for outcome in result.outcomes.values():
-        if outcome.samples is None and not outcome.missing:
-            console.print(f"  {outcome.contender} failed: {outcome.detail}", markup=False)
+        if outcome.samples is None:
+            state = "is not installed" if outcome.missing else "failed"
+            console.print(f"  {outcome.contender} {state}: {outcome.detail}", markup=False)
     for verdict in result.verdicts:
         console.print(sentence(verdict), highlight=False)
     console.print()

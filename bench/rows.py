@@ -63,6 +63,7 @@ MILLISECONDS = Unit("ms", 1e3)
 MICROSECONDS = Unit("us", 1e6)
 THOUSANDS_PER_SECOND = Unit("k/s", 1e-3, rate=True)
 MEGABYTES_BOTH_WAYS = Unit("MB/s", 200, rate=True)  # 100 MB there and 100 MB back
+MEGABYTES_ONE_WAY = Unit("MB/s", 100, rate=True)
 MEBIBYTES = Unit("MiB", 2**-20)
 
 
@@ -95,6 +96,113 @@ def roundtrip(name: str, layout: Layout, bars: tuple[Bar, ...]) -> Row:
         quick=Plan(rounds=6, operations=400),
     )
 
+
+def start(name: str, count: int, bars: tuple[Bar, ...], *more: Contender) -> Row:
+    """Return the row of starting so many hosts."""
+    return Row(
+        name,
+        f"start of {count} ssh host{'s' if count > 1 else ''}",
+        MILLISECONDS,
+        (
+            Contender(OURS, f"ours_ssh:start:{count}"),
+            *more,
+            Contender("execnet, one after the other", f"with_execnet_ssh:start:{count}"),
+        ),
+        bars,
+        plan=Plan(rounds=5, operations=1),
+        quick=Plan(rounds=2, operations=1),
+    )
+
+
+OVER_SSH = (
+    Row(
+        "ssh-process",
+        "no-op in a fresh process of an ssh host, exit waited for",
+        MILLISECONDS,
+        (
+            Contender(OURS, "ours_ssh:process"),
+            Contender("parallel, local", "ours:process"),
+            Contender("bare asyncssh exec", "bare_asyncssh:process"),
+            Contender("execnet, connecting", "with_execnet_ssh:process_connecting"),
+            Contender("execnet, no fresh process", "with_execnet_ssh:process"),
+        ),
+        (AtMost(2, "parallel, local", seconds=0.005), Faster(1, "execnet, connecting")),
+        plan=Plan(rounds=12, operations=5),
+        quick=Plan(rounds=3, operations=3),
+    ),
+    Row(
+        "ssh-roundtrip",
+        "round trip on a channel to an ssh host, small message",
+        MICROSECONDS,
+        (
+            Contender(OURS, "ours_ssh:roundtrip"),
+            Contender("bare asyncssh pipe", "bare_asyncssh:roundtrip"),
+            Contender("execnet", "with_execnet_ssh:roundtrip"),
+        ),
+        (Faster(1, "execnet"),),
+        plan=Plan(rounds=20, operations=500),
+        quick=Plan(rounds=5, operations=200),
+    ),
+    Row(
+        "ssh-oneway",
+        "small messages one way to an ssh host, counted by the receiver",
+        THOUSANDS_PER_SECOND,
+        (
+            Contender(OURS, "ours_ssh:oneway"),
+            Contender("bare asyncssh pipe", "bare_asyncssh:oneway"),
+            Contender("execnet", "with_execnet_ssh:oneway"),
+        ),
+        (Faster(1, "execnet"),),
+        plan=Plan(rounds=12, operations=10_000),
+        quick=Plan(rounds=4, operations=4_000),
+    ),
+    Row(
+        "ssh-array",
+        "100 MB NumPy array to an ssh host",
+        MEGABYTES_ONE_WAY,
+        (
+            Contender(OURS, "ours_ssh:array"),
+            Contender("bare asyncssh pipe", "bare_asyncssh:array"),
+            Contender("scp", "with_scp:array"),
+            Contender("execnet", "with_execnet_ssh:array"),
+        ),
+        (Faster(0.8, "bare asyncssh pipe"), Faster(1, "execnet")),
+        plan=Plan(rounds=6, operations=2),
+        quick=Plan(rounds=2, operations=1),
+    ),
+    Row(
+        "ssh-between",
+        "100 MB NumPy array from one ssh host to another",
+        MEGABYTES_ONE_WAY,
+        (
+            Contender(OURS, "ours_ssh:array_between"),
+            Contender("parallel, from the root", "ours_ssh:array"),
+        ),
+        (),
+        plan=Plan(rounds=6, operations=2),
+        quick=Plan(rounds=2, operations=1),
+    ),
+    Row(
+        "ssh-between-roundtrip",
+        "round trip from one ssh host to another, small message",
+        MICROSECONDS,
+        (
+            Contender(OURS, "ours_ssh:roundtrip_between"),
+            Contender("parallel, from the root", "ours_ssh:roundtrip"),
+        ),
+        (),
+        plan=Plan(rounds=20, operations=500),
+        quick=Plan(rounds=5, operations=200),
+    ),
+    start("ssh-start", 1, (AtMost(1, "execnet, one after the other"),)),
+    start("ssh-start-3", 3, (AtMost(1, "execnet, one after the other"),)),
+    start(
+        "ssh-start-10",
+        10,
+        (AtMost(2, "parallel, one host"), AtMost(1, "execnet, one after the other")),
+        Contender("parallel, one host", "ours_ssh:start:1"),
+    ),
+)
 
 ROWS = (
     Row(
@@ -197,4 +305,5 @@ ROWS = (
         quick=Plan(rounds=7, operations=1),
         baseline="empty interpreter",
     ),
+    *OVER_SSH,
 )

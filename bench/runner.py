@@ -80,7 +80,7 @@ class Seat:
         """Return what became of the contender."""
         name = self.contender.name
         if self.missing is not None:
-            return Outcome(name, missing=True, detail=f"no module {self.missing}")
+            return Outcome(name, missing=True, detail=f"no {self.missing}")
         if self.failure is not None:
             return Outcome(name, detail=self.failure)
         return Outcome(name, Samples(tuple(self.rounds)))
@@ -161,7 +161,7 @@ def less_baseline(row: Row, outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
     if baseline is None:
         return {name: replace(outcome, samples=None) for name, outcome in outcomes.items()}
     return {
-        name: replace(outcome, samples=outcome.samples.above(baseline))
+        name: replace(outcome, samples=outcome.samples.less(baseline.spread.median))
         if outcome.samples is not None and name != row.baseline
         else outcome
         for name, outcome in outcomes.items()

@@ -38,10 +38,9 @@ class Samples:
         """The median and quartiles over all rounds."""
         return spread(self.values)
 
-    def above(self, baseline: "Samples") -> "Samples":
-        """Return these costs less the baseline's median."""
-        floor = baseline.spread.median
-        return Samples(tuple(tuple(cost - floor for cost in costs) for costs in self.rounds))
+    def less(self, amount: float) -> "Samples":
+        """Return these costs, each less so much."""
+        return Samples(tuple(tuple(cost - amount for cost in costs) for costs in self.rounds))
 
 
 def ratio(numerator: Samples, denominator: Samples) -> Spread:

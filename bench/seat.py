@@ -34,7 +34,7 @@ def main(target: str) -> None:
     try:
         contender = importlib.import_module(f"bench.contenders.{module}")
     except ModuleNotFoundError as error:
-        turns.missing(error.name or str(error))
+        turns.missing(f"module {error.name or error}")
         return
     getattr(contender, function)(turns, *arguments)
 

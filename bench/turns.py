@@ -35,9 +35,9 @@ class Turns:
         """Announce that turns may begin."""
         self._write({"ready": True})
 
-    def missing(self, module: str) -> None:
-        """Announce that there will be no turns: a module is not installed."""
-        self._write({"missing": module})
+    def missing(self, what: str) -> None:
+        """Announce that there will be no turns: a module or a program is not installed."""
+        self._write({"missing": what})
 
     def _write(self, report: dict[str, object]) -> None:
         line = json.dumps(report).encode() + b"\n"

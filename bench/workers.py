@@ -1,10 +1,13 @@
 """Workers: what our own side runs in its processes."""
 
 import os
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
 import parallel
+from bench.conversations import AnyChannel
 from bench.cpus import Cpu, pin
 
 
@@ -37,8 +40,13 @@ async def echo_on(hub: parallel.Hub[object, object], cpu: Cpu) -> None:
 
 
 async def count_on(hub: parallel.Hub[str | None, int], cpu: Cpu) -> None:
-    """Answer every None with how many messages came before it; from that CPU."""
+    """Do as `count`, from a CPU of the caller's choice."""
     pin(cpu)
+    await count(hub)
+
+
+async def count(hub: parallel.Hub[str | None, int]) -> None:
+    """Answer every None with how many messages came before it."""
     messages = 0
     async for client, message in hub:
         if message is None:
@@ -46,3 +54,21 @@ async def count_on(hub: parallel.Hub[str | None, int], cpu: Cpu) -> None:
             messages = 0
         else:
             messages += 1
+
+
+async def weigh(hub: parallel.Hub[Any, int]) -> None:
+    """Answer every array with its size."""
+    async for client, array in hub:
+        await hub.send(client, array.nbytes)
+
+
+async def converse(
+    hub: parallel.Hub[int, list[float]],
+    answer: Callable[[parallel.Hub[Any, Any]], Awaitable[None]],
+    ask: Callable[[AnyChannel, int], Awaitable[list[float]]],
+    where: str,
+) -> None:
+    """Talk to another host, as often as one is told; answer with what that took."""
+    async with parallel.spawn(answer, where=where) as (channel, _):
+        async for client, operations in hub:
+            await hub.send(client, await ask(channel, operations))

@@ -5,6 +5,7 @@ up? That is for the publisher to say: wait for it, drop what it has no room for,
 Here are the first two. Whichever it is, what arrives arrives in order, and no memory grows.
 """
 
+import sys
 import time
 from typing import Literal
 
@@ -16,7 +17,7 @@ SUBSCRIBERS = 20
 MESSAGES = 400
 PACE = 0.0005
 NAP = 0.005
-NEWS = b"." * 4_000
+NEWS = b"." * 8_000
 LAST = -1
 
 Tick = tuple[int, bytes]
@@ -44,7 +45,9 @@ async def publish(slow: Literal["wait", "drop"]) -> None:
         for number in range(SUBSCRIBERS):
             nap = NAP if number == 0 else 0.0
             with hub.open_channel() as ticks:  # ours; the subscriber gets one of its own
-                control, process = await parallel.spawn(subscribe, ticks, nap, nursery=nursery)
+                control, process = await parallel.spawn(
+                    subscribe, ticks, nap, nursery=nursery, where=parallel.round_robin
+                )
             control.close()
             subscribers.append(process)
         here: set[parallel.Client] = set()
@@ -72,7 +75,7 @@ async def publish(slow: Literal["wait", "drop"]) -> None:
 
 
 async def main() -> None:
-    async with parallel.init():
+    async with parallel.init(cluster=parallel.Cluster(sys.argv[1:])):
         await publish(slow="wait")
         await publish(slow="drop")
 

@@ -1,7 +1,9 @@
-"""Demo: ping-pong, a broadcast and a cascade, with something to look at.
+"""Demo: ping-pong, a broadcast and a cascade over three hosts, with something to look at.
 
-On a terminal a line shows how far each part is; elsewhere only what came out of it is printed.
-`make demo` runs this. The other examples show one thing each, and are shorter.
+The hosts are this machine ("root") and two that are reached by ssh: the library's own test hosts,
+which are on this machine, too, so that nothing has to be set up. On a terminal a line shows how far
+each part is; elsewhere only what came out of it is printed. `make demo` runs this. The other
+examples show one thing each, and are shorter.
 """
 
 import sys
@@ -11,12 +13,14 @@ from collections import Counter
 import trio
 
 import parallel
+from parallel.testing import open_hosts
 
-PINGS = 10_000
+HOSTS = ("root", "host0", "host1")
+PINGS = 1_000
 SUBSCRIBERS = 30
 MESSAGES = 300
-NEWS = b"." * 4_000
-DEPTH = 100
+NEWS = b"." * 8_000
+DEPTH = 30
 
 
 def show(text: str) -> None:
@@ -48,16 +52,18 @@ async def pong(hub: parallel.Hub[str, str]) -> int:
 
 
 async def ping_pong() -> None:
-    start = time.perf_counter()
-    async with parallel.spawn(pong) as (channel, process):
-        for number in range(PINGS):
-            await channel.send("ping")
-            assert await channel.receive() == "pong"
-            if number % 200 == 0:
-                show(f"ping-pong  [{bar(number, PINGS)}] with process {process.pid}")
-    assert await process.result() == PINGS
-    each = (time.perf_counter() - start) / PINGS
-    report("ping-pong", f"{PINGS:,} round trips, {1e6 * each:.0f} us each")
+    times: list[str] = []
+    for host in HOSTS:
+        start = time.perf_counter()
+        async with parallel.spawn(pong, where=host) as (channel, process):
+            for number in range(PINGS):
+                await channel.send("ping")
+                assert await channel.receive() == "pong"
+                if number % 20 == 0:
+                    show(f"ping-pong  [{bar(number, PINGS)}] process {process.pid} on {host}")
+        assert await process.result() == PINGS
+        times.append(f"{1e6 * (time.perf_counter() - start) / PINGS:.0f} us with {host}")
+    report("ping-pong", f"{PINGS:,} round trips each: {', '.join(times)}")
 
 
 # Broadcast: one publisher, many subscribers; the first one is slow, and misses some.
@@ -83,6 +89,10 @@ async def broadcast() -> None:
     progress: Counter[parallel.Client] = Counter()
     all_here = trio.Event()
 
+    def levels(host: str) -> str:
+        seen = [progress[client] for client in progress if client.host == host]
+        return f"{host} [{''.join(' .:-=+*#@'[8 * number // MESSAGES] for number in seen)}]"
+
     async def follow(hub: parallel.Hub[int, tuple[int, bytes]]) -> None:
         async for client, number in hub:
             progress[client] = number
@@ -95,7 +105,9 @@ async def broadcast() -> None:
         for number in range(SUBSCRIBERS):
             nap = 0.02 if number == 0 else 0.0
             with hub.open_channel() as news:
-                control, process = await parallel.spawn(subscribe, news, nap, nursery=nursery)
+                control, process = await parallel.spawn(
+                    subscribe, news, nap, nursery=nursery, where=HOSTS[number % len(HOSTS)]
+                )
             control.close()
             subscribers.append(process)
             show(f"broadcast  {number + 1} subscribers")
@@ -103,38 +115,40 @@ async def broadcast() -> None:
         start = time.perf_counter()
         for number in range(MESSAGES):
             await hub.broadcast((number, NEWS), slow="drop")
-            levels = [" .:-=+*#@"[8 * seen // MESSAGES] for seen in progress.values()]
-            show(f"broadcast  [{''.join(levels)}] {number:3} messages")
+            show(f"broadcast  {' '.join(map(levels, HOSTS))} {number:3} messages")
             await trio.sleep(0.002)
         await hub.broadcast((MESSAGES, b""))
         seconds = time.perf_counter() - start
         counts = [await process.result() for process in subscribers]
     assert counts[0] < MESSAGES
-    text = f"{MESSAGES} messages to {SUBSCRIBERS} processes in {seconds:.2f} s; "
+    text = (
+        f"{MESSAGES} messages to {SUBSCRIBERS} processes on {len(HOSTS)} hosts in {seconds:.2f} s; "
+    )
     report("broadcast", f"{text}a slow one got {counts[0]} and held up nobody")
 
 
-# Cascade: each process runs the next; then the outermost is cancelled.
+# Cascade: each process runs the next on the next host; then the outermost is cancelled.
 
 
-async def descend(levels: int, reports: parallel.Channel[int, None]) -> None:
+async def descend(level: int, reports: parallel.Channel[int, None]) -> None:
     """Say that we are there, and run the next level; the innermost one waits for ever."""
     async with reports:
-        await reports.send(levels)
-        if levels == 1:
+        await reports.send(level)
+        if level == DEPTH:
             await trio.sleep_forever()
-        await parallel.run(descend, levels - 1, reports)
+        await parallel.run(descend, level + 1, reports, where=HOSTS[level % len(HOSTS)])
 
 
 async def cascade() -> None:
     start = time.perf_counter()
+    path = ""
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
         with hub.open_channel() as reports:
-            nursery.start_soon(parallel.run, descend, DEPTH, reports)  # noqa: ASYNC111
-            async for client, levels in hub:
-                depth = DEPTH - levels + 1
-                show(f"cascade    [{bar(depth, DEPTH)}] process {client.pid}")
-                if depth == DEPTH:
+            nursery.start_soon(parallel.run, descend, 1, reports)  # noqa: ASYNC111
+            async for client, level in hub:
+                path += client.host[-1]  # t, 0 or 1
+                show(f"cascade    [{path:.<{DEPTH}}] process {client.pid} on {client.host}")
+                if level == DEPTH:
                     break
         seconds = time.perf_counter() - start
         assert await running() == DEPTH
@@ -142,20 +156,28 @@ async def cascade() -> None:
         nursery.cancel_scope.cancel()
     assert await running() == 0
     gone = time.perf_counter() - start
-    text = f"{DEPTH} processes, one inside the other, in {seconds:.2f} s; "
+    text = f"{DEPTH} processes, each inside one on another host, in {seconds:.2f} s; "
     report("cascade", f"{text}cancelled and gone in {gone:.2f} s")
 
 
 async def running() -> int:
-    """How many processes there are now, without this one."""
-    return sum(1 for _ in await parallel.processes()) - 1
+    """How many processes of ours there are now."""
+    names = [info.name for info in await parallel.processes()]
+    return names.count("descend")
 
 
 async def main() -> None:
-    async with parallel.init():
+    start = time.perf_counter()
+    show("hosts      starting")
+    async with open_hosts(2) as hosts, parallel.init(cluster=parallel.Cluster(hosts)):
+        text = ", ".join(f"{host.name} ({host.slots} slots)" for host in parallel.hosts())
+        report("hosts", f"{text}, ready in {time.perf_counter() - start:.2f} s")
         await ping_pong()
         await broadcast()
         await cascade()
 
 
-trio.run(main)
+try:
+    trio.run(main)
+except* KeyboardInterrupt:
+    sys.exit("\ninterrupted")

@@ -6,6 +6,7 @@ copy is a connection of its own. The server never asks how many there will be: i
 the last channel has been closed.
 """
 
+import sys
 import time
 
 import trio
@@ -40,7 +41,8 @@ async def serve_a_client(name: str, line: Line) -> int:
     asked = [await call(name, line.clone())]
 
     async def run_caller(number: int) -> None:
-        asked.append(await parallel.run(call, f"{name}.{number}", line))
+        caller = f"{name}.{number}"
+        asked.append(await parallel.run(call, caller, line, where=parallel.round_robin))
 
     async with line, trio.open_nursery() as nursery:
         for number in range(CALLERS):
@@ -52,11 +54,12 @@ async def main() -> None:
     asked: list[int] = []
 
     async def run_client(number: int, line: Line) -> None:
-        asked.append(await parallel.run(serve_a_client, str(number), line))
+        client = str(number)
+        asked.append(await parallel.run(serve_a_client, client, line, where=parallel.round_robin))
 
     start = time.perf_counter()
-    async with parallel.init():
-        async with parallel.spawn(echo) as (line, server):
+    async with parallel.init(cluster=parallel.Cluster(sys.argv[1:])):
+        async with parallel.spawn(echo, where=parallel.least_loaded) as (line, server):
             async with trio.open_nursery() as nursery:
                 for number in range(CLIENTS):
                     nursery.start_soon(run_client, number, line)

@@ -5,6 +5,7 @@ a process does the rest by itself. The code is what one would write with tasks a
 `parallel.run` says where it happens.
 """
 
+import sys
 import time
 
 import trio
@@ -27,7 +28,7 @@ async def fib_in_processes(n: int) -> tuple[int, int]:
     halves: list[tuple[int, int]] = []
 
     async def add_half(smaller: int) -> None:
-        halves.append(await parallel.run(fib_in_processes, smaller))
+        halves.append(await parallel.run(fib_in_processes, smaller, where=parallel.least_loaded))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(add_half, n - 1)
@@ -37,7 +38,7 @@ async def fib_in_processes(n: int) -> tuple[int, int]:
 
 
 async def main() -> None:
-    async with parallel.init():
+    async with parallel.init(cluster=parallel.Cluster(sys.argv[1:])):
         start = time.perf_counter()
         number, processes = await parallel.run(fib_in_processes, N)
         seconds = time.perf_counter() - start

@@ -2,9 +2,10 @@
 
 In how many ways can N queens stand on a board of N x N without one attacking another? Each process
 gets one place for the first two queens and searches on from there; as many run at a time as the
-host has slots. `count` is an ordinary sync function that knows nothing of all this.
+hosts have slots. `count` is an ordinary sync function that knows nothing of all this.
 """
 
+import sys
 import time
 from itertools import product
 
@@ -34,7 +35,11 @@ async def count_in_processes(n: int) -> int:
     async def search(first: int, second: int) -> None:
         async with slots:
             left, right = (first << 1 | second) << 1, (first >> 1 | second) >> 1
-            found.append(await parallel.run(count, n, first | second, left, right))
+            found.append(
+                await parallel.run(
+                    count, n, first | second, left, right, where=parallel.least_loaded
+                )
+            )
 
     async with trio.open_nursery() as nursery:
         for a, b in product(range(n), repeat=2):
@@ -44,7 +49,7 @@ async def count_in_processes(n: int) -> int:
 
 
 async def main() -> None:
-    async with parallel.init():
+    async with parallel.init(cluster=parallel.Cluster(sys.argv[1:])):
         for n, known in KNOWN.items():
             start = time.perf_counter()
             found = await count_in_processes(n)

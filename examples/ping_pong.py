@@ -5,6 +5,7 @@ to the client that sent it, and the loop ends when nobody is left who could send
 with it through a channel, and asks for its result when it is gone.
 """
 
+import sys
 import time
 
 import trio
@@ -24,16 +25,16 @@ async def upper(hub: parallel.Hub[str, str]) -> int:
 
 
 async def main() -> None:
-    async with parallel.init():
-        async with parallel.spawn(upper) as (channel, process):
+    async with parallel.init(cluster=parallel.Cluster(sys.argv[1:])):
+        async with parallel.spawn(upper, where=parallel.least_loaded) as (channel, process):
             start = time.perf_counter()
             for _ in range(ROUNDS):
                 await channel.send("ping")
                 assert await channel.receive() == "PING"
             microseconds = (time.perf_counter() - start) / ROUNDS * 1e6
         assert await process.result() == ROUNDS
-        print(f"{ROUNDS:,} times ping and pong with process {process.pid}: ", end="")
-        print(f"{microseconds:.0f} us each")
+        print(f"{ROUNDS:,} times ping and pong with process {process.pid} ", end="")
+        print(f"on {process.host}: {microseconds:.0f} us each")
 
 
 trio.run(main)

@@ -8,6 +8,7 @@ and closes the channel to its neighbour, whose loop ends with that, and so on ar
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TypeAlias
 
@@ -39,8 +40,14 @@ async def station(hub: parallel.Hub[Link | int, str]) -> int:
 
 
 async def main() -> None:
-    async with parallel.init(), trio.open_nursery() as nursery:
-        pairs = [await parallel.spawn(station, nursery=nursery) for _ in range(STATIONS)]
+    async with (
+        parallel.init(cluster=parallel.Cluster(sys.argv[1:])),
+        trio.open_nursery() as nursery,
+    ):
+        pairs = [
+            await parallel.spawn(station, nursery=nursery, where=parallel.round_robin)
+            for _ in range(STATIONS)
+        ]
         links = [link for link, _ in pairs]
         for link, neighbour in zip(links, links[1:] + links[:1], strict=True):
             await link.send(neighbour)

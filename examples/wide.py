@@ -5,6 +5,7 @@ waits for the word to go on, which is broadcast when the last one has come.
 """
 
 import os
+import sys
 import time
 
 import trio
@@ -27,10 +28,14 @@ async def main() -> None:
 
     async def call(number: int, channel: parallel.Channel[int, str]) -> None:
         async with channel:
-            squares[number] = await parallel.run(child, number, channel)
+            squares[number] = await parallel.run(child, number, channel, where=parallel.round_robin)
 
     start = time.perf_counter()
-    async with parallel.init(), parallel.open_hub() as hub, trio.open_nursery() as nursery:
+    async with (
+        parallel.init(cluster=parallel.Cluster(sys.argv[1:])),
+        parallel.open_hub() as hub,
+        trio.open_nursery() as nursery,
+    ):
         for number in range(CHILDREN):
             nursery.start_soon(call, number, hub.open_channel())
         pids: set[int] = set()

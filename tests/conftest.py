@@ -11,14 +11,44 @@ import pytest
 
 import parallel
 
-from . import support
+from . import elsewhere, support
 from .connections import Pair, connected
+from .servers import require
+from .servers.slurm import Slurm, open_slurm
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What is promised of one host, on another: see `elsewhere`."""
+    parser.addoption("--elsewhere", action="store_true", help="run processes on another host")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Elsewhere, leave out what is about this host."""
+    if config.getoption("--elsewhere"):
+        here = [item for item in items if not elsewhere.concerns(item)]
+        config.hook.pytest_deselected(items=here)
+        items[:] = [item for item in items if elsewhere.concerns(item)]
 
 
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: without it the collections below take 2 ms instead of 80."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip before the test begins: out of a trio test the reason of a skip is lost."""
+    for needs in item.iter_markers("needs"):
+        require(*needs.args, root=True)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run the processes of the test on another host, if that was asked for."""
+    if request.config.getoption("--elsewhere"):
+        elsewhere.use(monkeypatch)
+    yield
+    elsewhere.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +74,20 @@ async def tree() -> AsyncIterator[None]:
     """Inside `parallel.init`."""
     async with parallel.init(grace=2.0):
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_slurm() -> Iterator[Slurm]:
+    """One Slurm cluster for all tests, for it takes a second to start."""
+    with open_slurm() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def slurm(shared_slurm: Slurm) -> Iterator[Slurm]:
+    """A Slurm cluster. Leave nothing in it, and its daemons alive: to kill them, start your own."""
+    yield shared_slurm
+    shared_slurm.clear()
 
 
 @pytest.fixture

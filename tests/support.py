@@ -125,7 +125,7 @@ json_values = st.recursive(
 def alone(*, max_message_size: int = UNLIMITED, buffer_size: int = 1 << 16) -> Iterator[Member]:
     """Inside of a tree that has no other process: channels and hubs without a fork server."""
     ours, theirs = socket_pair()
-    settings = HostSettings("root", os.getpid(), 2.0, 0, (), max_message_size, buffer_size, ())
+    settings = HostSettings("root", os.getpid(), 2.0, 0, (), max_message_size, buffer_size, 2)
     member = Member(Endpoint(ours), settings, Peer("root", 0, os.getpid(), "root"), None, -1)
     set_current_member(member)
     try:

@@ -22,6 +22,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import parallel
 from parallel import _channel
 
+from .elsewhere import host
 from .puppets import Channel, Hub, answer_at_length, puppet, say_something_odd
 from .support import alone
 
@@ -526,7 +527,7 @@ def check_cause(error: BaseException, fate: Fate, pid: int) -> None:
     cause = error.__cause__
     assert isinstance(cause, fate.cause)
     assert isinstance(cause, parallel.WorkerDied | parallel.WorkerCancelled)
-    assert (cause.host, cause.pid, cause.name) == ("root", pid, "puppet")
+    assert (cause.host, cause.pid, cause.name) == (host(), pid, "puppet")
     assert fate.text in str(cause)
 
 

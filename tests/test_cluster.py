@@ -4,30 +4,81 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
 
 import parallel
-from parallel import Host, ParallelError
+from parallel import Host, ParallelError, UnknownHost
+from parallel.abc import Launcher, Shell
 
 from .support import eventually
 
 
 def test_a_cluster_has_the_root_s_host_with_its_processors() -> None:
-    assert parallel.Cluster().slots == (("root", len(os.sched_getaffinity(0))),)
+    assert parallel.Cluster().root_slots == len(os.sched_getaffinity(0))
+    assert parallel.Cluster().sources == ()
 
 
 def test_slots_can_be_given_and_never_limit() -> None:
-    assert parallel.Cluster(root_slots=0).slots == (("root", 0),)
-    assert parallel.Cluster(root_slots=1000).slots == (("root", 1000),)
+    assert parallel.Cluster(root_slots=0).root_slots == 0
+    assert parallel.Cluster(root_slots=1000).root_slots == 1000
     with pytest.raises(ValueError, match="root_slots"):
         parallel.Cluster(root_slots=-1)
 
 
-def test_other_hosts_are_refused_by_name() -> None:
-    with pytest.raises(ParallelError, match="host0"):
-        parallel.Cluster(["host0"])
+class Elsewhere(Launcher):
+    """A launcher that never gets to launch."""
+
+    def open(self) -> AbstractAsyncContextManager[Shell]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["root", "local", "x" * 65, "\N{SNOWMAN}" * 22])
+def test_a_name_that_no_host_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ParallelError, match="a host"):
+        parallel.Cluster([Elsewhere(name=name)])
+
+
+def test_two_hosts_of_one_name_are_refused() -> None:
+    with pytest.raises(ParallelError, match="two hosts named 'host0'"):
+        parallel.Cluster(
+            [Elsewhere(name="host0"), Elsewhere(name="host1"), Elsewhere(name="host0")]
+        )
+
+
+def test_one_string_is_not_a_list_of_hosts() -> None:
+    with pytest.raises(TypeError, match=r"Cluster\(\['host0'\]\)"):
+        parallel.Cluster("host0")
+
+
+async def test_hosts_come_and_go_only_while_the_cluster_runs() -> None:
+    cluster = parallel.Cluster()
+    with pytest.raises(ParallelError, match="init"):
+        await cluster.add(Elsewhere(name="host0"))
+    with pytest.raises(ParallelError, match="init"):
+        await cluster.remove("host0")
+
+
+async def test_who_is_not_there_cannot_be_removed_nor_can_the_root_s_host() -> None:
+    cluster = parallel.Cluster()
+    async with parallel.init(cluster=cluster):
+        for name in ("host0", "root"):
+            with pytest.raises(UnknownHost, match=name):
+                await cluster.remove(name)
+        with pytest.raises(ParallelError, match="running already"):
+            cluster.started(NoHosts())
+
+
+class NoHosts:
+    """A running cluster without any."""
+
+    async def add(self, launcher: Launcher) -> None:
+        raise NotImplementedError
+
+    async def remove(self, name: str) -> None:
+        raise NotImplementedError
 
 
 async def test_hosts_tells_name_slots_python_and_running_processes() -> None:

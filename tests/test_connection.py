@@ -55,6 +55,17 @@ async def test_the_end_is_told_apart_from_the_end_of_the_bytes(pair: Pair) -> No
     assert far.at_eof
 
 
+@pytest.mark.parametrize("size", [0, 1 << 20])
+async def test_a_large_message_that_breaks_off_is_none(pair: Pair, size: int) -> None:
+    """Memory for all of it has been there since its first bytes came."""
+    near, far = pair
+    near.accept(Packed(bytes(size), [memoryview(bytes(1 << 20))] if not size else []))
+    assert near.endpoint.unwritten
+    near.endpoint.close()
+    assert await far.receive() is None
+    assert far.at_eof
+
+
 async def test_bytes_without_an_end_end_without_a_word(pair: Pair) -> None:
     near, far = pair
     near.accept(message(b"last"))

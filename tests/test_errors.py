@@ -29,7 +29,10 @@ EXAMPLES: list[tuple[parallel.ParallelError, str]] = [
     ),
     (
         parallel.HostMismatch("host0", "Python 3.12", "Python 3.11"),
-        "host 'host0' has Python 3.11, but this program needs Python 3.12",
+        (
+            "host 'host0' has Python 3.11, but this program needs Python 3.12; "
+            "the host's setting python= says where there is one"
+        ),
     ),
     (parallel.HostDied("host0", "the link was cut"), "host 'host0' died: the link was cut"),
     (

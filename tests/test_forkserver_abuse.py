@@ -146,8 +146,9 @@ async def test_a_start_with_a_file_for_a_connection_ends_that_process(host: Host
     assert await parallel.run(abuse.start_with_a_file) == 1
 
 
-def test_without_descriptors_to_be_passed_on_a_call_fails_and_later_ones_do_not() -> None:
-    done = support.run_program(Path(__file__).with_name("programs") / "crowded.py")
+@pytest.mark.parametrize("who", ["fork server", "caller"])
+def test_without_descriptors_to_be_passed_on_a_call_fails_and_later_ones_do_not(who: str) -> None:
+    done = support.run_program(Path(__file__).with_name("programs") / "crowded.py", who)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("Too many references") == 3
 

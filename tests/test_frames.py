@@ -141,6 +141,8 @@ def test_a_stream_that_stops_gives_the_frames_that_are_complete(
     got = [plain(frame) for frame in deliver(reader, stream[:end], for_ever([*cuts, READ_SIZE]))]
     assert got == sent[: len(got)]
     assert len(b"".join(frame.encoded for frame in sent[: len(got) + 1])) > end
+    reader.finish()
+    assert reader.next() is None
 
 
 @examples(100)

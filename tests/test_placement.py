@@ -106,7 +106,7 @@ async def place() -> tuple[str, int]:
 @pytest.mark.parametrize(
     "where",
     [None, "local", "root", parallel.random, parallel.round_robin, parallel.least_loaded],
-    ids=str,
+    ids=["none", "local", "root", "random", "round_robin", "least_loaded"],
 )
 async def test_wherever_there_is_only_one_host_it_is_the_root_s(
     tree: None, where: parallel.Placement | str | None

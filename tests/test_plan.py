@@ -14,26 +14,25 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from parallel._host.plan import (
-    ROOT,
-    Close,
-    Enter,
-    Forget,
-    Instruction,
-    Kill,
-    Plan,
-    Send,
-)
+from parallel._host.instruction import Close, Discount, Enter, Forget, Instruction, Kill, Send
+from parallel._host.plan import ROOT, Plan
 from parallel._wire.requests import (
     Begin,
     Cancel,
     Exited,
+    Failed,
     Gone,
+    HostDown,
+    Lost,
     Refused,
+    Request,
+    Serve,
     Start,
     Started,
     Stop,
+    Survey,
     Watch,
+    Words,
 )
 
 from .support import examples
@@ -105,8 +104,8 @@ def host() -> Host:
 def test_a_start_goes_to_a_spare_with_its_descriptors(host: Host) -> None:
     host.plan.add_spare(1, 1001)
     assert host.plan.asked(ROOT, Start(5, "root", "job"), [10, 11], 0.0) == [
-        Enter(1, ROOT, 1001, "job"),
-        Send(1, Begin(1, ROOT, "job"), [10, 11]),
+        Enter(1, "root", ROOT, 1001, "job"),
+        Send(1, Begin(1, "root", ROOT, "job"), [10, 11]),
         Send(ROOT, Started(5, 1, 1001)),
     ]
     assert not host.plan.spares
@@ -156,13 +155,18 @@ def test_who_is_dead_or_unknown_or_still_a_spare_gets_nothing(host: Host) -> Non
     host.plan.add_spare(90, 1090)
     host.die(owner)
     for asker in (owner, 77, 90):
-        for request in (Start(1, "root", "f"), Cancel(2), Watch(child), Stop()):
+        for request in (Start(1, "root", "f"), Cancel(2), Watch("root", child), Stop()):
             assert host.plan.asked(asker, request, [7], 0.0) == [Close([7])]
 
 
 def test_what_no_client_says_is_ignored(host: Host) -> None:
     worker = host.start()
-    for request in (Begin(1, 2, "f"), Exited(1, 0, False, False), Stop()):
+    for request in (
+        Begin(1, "root", 2, "f"),
+        Exited(1, 0, False, False),
+        Lost(-1, "host0", ""),
+        Stop(),
+    ):
         assert host.plan.asked(worker, request, [7], 0.0) == [Close([7])]
     assert host.plan.root.alive
 
@@ -254,11 +258,11 @@ def test_a_cascade_of_ten_thousand_is_no_deeper_for_the_plan(host: Host) -> None
 
 def test_who_is_killed_with_its_owner_counts_as_cancelled(host: Host) -> None:
     owner, child = host.cascade(2)
-    host.plan.asked(ROOT, Watch(child), [], 0.0)
+    host.plan.asked(ROOT, Watch("root", child), [], 0.0)
     host.cancel(ROOT, owner, 0.0, 0.0)
     host.plan.due(0.0)
     (told,) = sends(host.die(child, -9))
-    assert told.request == Gone(child, 1000 + child, f"f{child}", -9, True, False)
+    assert told.request == Gone("root", child, 1000 + child, f"f{child}", -9, True, False)
 
 
 @pytest.mark.parametrize(
@@ -364,26 +368,371 @@ def test_out_of_memory_is_only_suspected_where_we_did_not_kill(host: Host) -> No
 def test_who_watches_is_told_at_once_when_it_dies(host: Host) -> None:
     watched, watcher = host.start(), host.start()
     host.start(watched)  # what lives below it holds up its report, not the watchers
-    assert host.plan.asked(watcher, Watch(watched), [], 0.0) == []
+    assert host.plan.asked(watcher, Watch("root", watched), [], 0.0) == []
     assert sends(host.die(watched, 3)) == [
-        Send(watcher, Gone(watched, 1000 + watched, f"f{watched}", 3, False, False))
+        Send(watcher, Gone("root", watched, 1000 + watched, f"f{watched}", 3, False, False))
     ]
 
 
 def test_who_watches_too_late_is_told_as_well(host: Host) -> None:
     watched, watcher = host.start(), host.start()
     host.die(watched, -11)
-    fate = Gone(watched, 1000 + watched, f"f{watched}", -11, False, False)
-    assert host.plan.asked(watcher, Watch(watched), [], 0.0) == [Send(watcher, fate)]
+    fate = Gone("root", watched, 1000 + watched, f"f{watched}", -11, False, False)
+    assert host.plan.asked(watcher, Watch("root", watched), [], 0.0) == [Send(watcher, fate)]
     host.plan.settled()
-    assert host.plan.asked(watcher, Watch(watched), [], 0.0) == [Send(watcher, fate)]
+    assert host.plan.asked(watcher, Watch("root", watched), [], 0.0) == [Send(watcher, fate)]
 
 
 def test_who_watches_what_never_was_is_told_that_it_is_gone(host: Host) -> None:
     watcher = host.start()
     for number in (99, -1, 1 << 70):
-        (send,) = sends(host.plan.asked(watcher, Watch(number), [], 0.0))
-        assert send == Send(watcher, Gone(number, 0, "", None, False, False))
+        (send,) = sends(host.plan.asked(watcher, Watch("root", number), [], 0.0))
+        assert send == Send(watcher, Gone("root", number, 0, "", None, False, False))
+
+
+# Other hosts
+
+
+class Many(Host):
+    """A host with an agent."""
+
+    def __init__(self, *, forwards: bool = False) -> None:
+        super().__init__()
+        if forwards:  # a host that is not the root's: its root is its agent
+            self.plan = Plan("root", 1000, GRACE, forwards=True)
+            self.agent = ROOT
+        else:
+            self.agent = self.start()
+            assert self.plan.asked(self.agent, Serve(), [], 0.0) == [Discount(self.agent)]
+
+    def start_elsewhere(self, owner: int = ROOT, host: str = "host0", now: float = 0.0) -> int:
+        """Ask for a process there; its number, which is below 0."""
+        request = next(self.requests)
+        start = Start(request, host, "f")
+        (send,) = self.plan.asked(owner, start, [request], now)
+        assert isinstance(send, Send)
+        assert isinstance(send.request, Start)
+        number = send.request.request
+        assert send == Send(
+            self.agent,
+            start._replace(request=number, owner_host="root", owner=owner),
+            [request],
+        )
+        assert number < 0
+        self.asked[number] = request
+        return number
+
+    def says(self, report: Request, now: float = 0.0) -> list[Send]:
+        """The agent has heard something."""
+        instructions = self.plan.asked(self.agent, report, [], now)
+        assert instructions[0] == Close([])
+        return sends(instructions)
+
+    def told_agent(self, instructions: Sequence[Instruction]) -> list[Request]:
+        return [send.request for send in sends(instructions) if send.process == self.agent]
+
+
+@pytest.fixture
+def many() -> Many:
+    return Many()
+
+
+@pytest.fixture
+def far() -> Many:
+    return Many(forwards=True)
+
+
+def test_a_start_elsewhere_goes_to_the_agent_with_its_descriptors(many: Many) -> None:
+    owner = many.start()
+    assert many.start_elsewhere(owner) != many.start_elsewhere(owner)
+    assert not many.plan.spares
+
+
+def test_what_is_heard_from_there_goes_to_who_asked_by_its_own_number(many: Many) -> None:
+    owner = many.start()
+    for final in (Refused(0, "no"), Exited(0, 3, False, True, "why"), Lost(0, "host0", "cut")):
+        number = many.start_elsewhere(owner)
+        request = many.asked[number]
+        assert many.says(Started(number, 17, 4711)) == [Send(owner, Started(request, 17, 4711))]
+        report = final._replace(request=number)
+        assert many.says(report) == [Send(owner, final._replace(request=request))]
+        assert many.says(report) == []  # there is no such process any more
+    assert set(many.plan.processes) == {ROOT, many.agent, owner}
+
+
+def test_only_the_agent_is_believed(many: Many) -> None:
+    owner, other = many.start(), many.start()
+    number = many.start_elsewhere(owner)
+    for report in (Started(number, 1, 1), Exited(number, 0, False, False), HostDown("host0", "")):
+        assert many.plan.asked(other, report, [], 0.0) == [Close([])]
+    assert number in many.plan.processes
+
+
+def test_there_is_one_agent_and_it_is_the_root_s_own_child(many: Many) -> None:
+    child, grandchild = many.cascade(2)
+    assert many.plan.asked(child, Serve(), [], 0.0) == [Close([])]
+    assert many.plan.agent is many.plan.processes[many.agent]
+    many.die(many.agent, -9)
+    assert many.plan.asked(grandchild, Serve(), [], 0.0) == [Close([])]
+    assert many.plan.asked(child, Serve(), [], 0.0) == [Discount(child)]
+    assert many.plan.agent is many.plan.processes[child]
+
+
+def test_who_asks_on_behalf_of_another_host_says_for_whom(far: Many) -> None:
+    far.plan.add_spare(7, 1007)
+    start = Start(5, "root", "job", "host0", 12)
+    assert far.plan.asked(ROOT, start, [10], 0.0)[:2] == [
+        Enter(7, "host0", 12, 1007, "job"),
+        Send(7, Begin(7, "host0", 12, "job"), [10]),
+    ]
+
+
+def test_who_is_no_agent_asks_for_itself(many: Many) -> None:
+    worker = many.start()
+    many.plan.add_spare(70, 1070)
+    start = Start(500, "root", "job", "host0", -1)
+    assert many.plan.asked(worker, start, [10], 0.0)[0] == Enter(70, "root", worker, 1070, "job")
+
+
+# Cancelling there
+
+
+def test_a_cancellation_is_passed_on_with_the_time_that_is_left(many: Many) -> None:
+    owner = many.start()
+    number = many.start_elsewhere(owner)
+    asked = Cancel(many.asked[number], 3.0)
+    assert many.plan.asked(owner, asked, [], 10.0) == [Send(many.agent, Cancel(number, 3.0))]
+    assert many.plan.asked(owner, asked, [], 11.0) == []  # that would be later
+    assert many.plan.asked(owner, asked._replace(grace=0.5), [], 12.0) == [
+        Send(many.agent, Cancel(number, 0.5))
+    ]
+
+
+def test_a_deadline_is_inherited_across_hosts(many: Many) -> None:
+    top, middle = many.cascade(2)
+    number = many.start_elsewhere(middle)
+    many.cancel(ROOT, top, 10.0)
+    many.cancel(top, middle, 12.0)
+    asked = Cancel(many.asked[number], 60.0)
+    assert many.plan.asked(middle, asked, [], 14.0) == [Send(many.agent, Cancel(number, 1.0))]
+
+
+def test_who_should_be_gone_by_now_is_killed_there_before_its_owner_here(many: Many) -> None:
+    owner = many.start()
+    number = many.start_elsewhere(owner)
+    many.cancel(ROOT, owner, 10.0)
+    assert many.plan.due(15.0) == [
+        Send(many.agent, Cancel(number, 0.0)),
+        Kill(1000 + owner, KILL),
+    ]
+    assert many.plan.due(16.0) == []
+
+
+def test_the_death_of_an_owner_cancels_what_it_had_there(many: Many) -> None:
+    owner = many.start()
+    number = many.start_elsewhere(owner)
+    many.cancel(ROOT, owner, 10.0)
+    told = many.told_agent(many.die(owner, -TERM, now=12.0))
+    assert told == [Cancel(number, 3.0)]
+
+
+def test_a_process_is_reported_when_nothing_is_left_of_it_anywhere(many: Many) -> None:
+    owner = many.start()
+    number = many.start_elsewhere(owner)
+    many.die(owner, 3)
+    assert many.plan.settled() == []
+    assert many.says(Exited(number, -15, True, False)) == [
+        Send(ROOT, Exited(many.asked[owner], 3, False, False))
+    ]
+
+
+# Watching there
+
+
+def test_a_watch_of_a_process_there_is_passed_on_and_so_is_its_end(many: Many) -> None:
+    first, second = many.start(), many.start()
+    for watcher in (first, second):
+        watch = Watch("host0", 5)
+        assert many.plan.asked(watcher, watch, [], 0.0) == [Send(many.agent, watch)]
+    gone = Gone("host0", 5, 99, "f", 0, False, False)
+    assert many.says(gone._replace(process=6)) == []
+    assert many.says(gone) == [Send(first, gone), Send(second, gone)]
+    assert many.says(gone) == []
+
+
+def test_the_agent_s_own_watch_is_answered_like_any_other(many: Many) -> None:
+    worker = many.start()
+    assert many.plan.asked(many.agent, Watch("root", worker), [], 0.0) == []
+    (told,) = many.told_agent(many.die(worker, 3))
+    assert isinstance(told, Gone)
+    assert (told.host, told.process, told.returncode) == ("root", worker, 3)
+
+
+def test_without_an_agent_there_is_no_other_host(host: Host) -> None:
+    worker = host.start()
+    (send,) = sends(host.plan.asked(worker, Watch("host0", 5), [], 0.0))
+    assert isinstance(send.request, HostDown)
+    assert host.plan.asked(worker, Survey(), [7], 0.0) == [Close([7])]
+
+
+def test_a_survey_goes_to_the_agent_with_its_descriptor(many: Many) -> None:
+    worker = many.start()
+    assert many.plan.asked(worker, Survey(), [7], 0.0) == [Send(many.agent, Survey(), [7])]
+    assert many.plan.asked(many.agent, Survey(), [7], 0.0)[0] == Close([7])
+
+
+# When a host is gone, or an agent
+
+
+def test_with_a_host_goes_what_was_there_and_nothing_else(many: Many) -> None:
+    owner, watcher = many.start(), many.start()
+    there, elsewhere = many.start_elsewhere(owner), many.start_elsewhere(owner, "host1")
+    many.plan.asked(watcher, Watch("host0", 5), [], 0.0)
+    many.plan.asked(watcher, Watch("host1", 5), [], 0.0)
+    down = HostDown("host0", "it was switched off")
+    told = many.says(down)
+    assert Send(owner, Lost(many.asked[there], "host0", "it was switched off")) in told
+    assert Send(watcher, down) in told
+    assert {send.process for send in told} <= {owner, watcher, many.agent}
+    assert elsewhere in many.plan.processes
+    assert there not in many.plan.processes
+    assert many.says(Gone("host0", 5, 0, "", None, False, False)) == []
+
+
+def test_what_was_on_its_way_to_a_host_that_is_gone_shall_not_run_on_its_successor(
+    many: Many,
+) -> None:
+    number = many.start_elsewhere(many.start())
+    assert Send(many.agent, Cancel(number, 0.0)) in many.says(HostDown("host0", "cut"))
+
+
+def test_with_a_host_goes_what_kept_a_dead_owner_from_being_reported(many: Many) -> None:
+    owner = many.start()
+    many.start_elsewhere(owner)
+    many.die(owner, 3)
+    assert many.plan.settled() == []
+    assert reports(many.says(HostDown("host0", "cut"))) == {
+        ROOT: Exited(many.asked[owner], 3, False, False)
+    }
+
+
+def test_with_the_agent_go_all_hosts_and_then_there_are_none(many: Many) -> None:
+    owner = many.start()
+    numbers = [many.start_elsewhere(owner, f"host{i}") for i in range(3)]
+    many.plan.asked(owner, Watch("host7", 1), [], 0.0)
+    told = sends(many.die(many.agent, -9))
+    lost = {send.request.host for send in told if isinstance(send.request, Lost)}
+    assert lost == {"host0", "host1", "host2"}
+    down = [send.request for send in told if isinstance(send.request, HostDown)]
+    assert [each.host for each in down] == ["host7"]
+    assert f"(pid {1000 + many.agent}) was killed by SIGKILL" in down[0].reason
+    assert not set(numbers) & set(many.plan.processes)
+    request = Start(999, "host0", "f")
+    (close, refused) = many.plan.asked(owner, request, [7], 0.0)
+    assert close == Close([7])
+    assert isinstance(refused, Send)
+    assert isinstance(refused.request, Refused)
+
+
+def test_an_agent_that_speaks_no_more_is_killed(many: Many) -> None:
+    assert many.plan.connection_lost(many.agent, 0.0) == [Kill(1000 + many.agent, KILL)]
+    many.die(many.agent, -9)
+    assert many.plan.connection_lost(many.agent, 0.0) == []
+
+
+def test_when_the_root_is_gone_its_agent_is_the_last_to_go(many: Many) -> None:
+    worker = many.start()
+    there, below = many.start_elsewhere(), many.start_elsewhere(worker)
+    gone = many.plan.root_gone(0.0)
+    assert kills(gone) == [Kill(1000 + worker, TERM)]
+    assert many.told_agent(gone) == [Cancel(there, GRACE)]
+    assert many.told_agent(many.die(worker, -TERM, 1.0)) == [Cancel(below, GRACE - 1.0)]
+    assert many.plan.settled() == []
+    assert many.says(Exited(below, 0, True, False)) == []
+    last = many.plan.asked(many.agent, Exited(there, 0, True, False), [], 2.0)
+    assert kills(last) == [Kill(1000 + many.agent, TERM)]
+    assert not many.plan.finished
+    many.die(many.agent, -TERM)
+    many.plan.settled()
+    assert many.plan.finished
+
+
+def test_an_agent_that_waits_too_long_for_the_others_is_killed(many: Many) -> None:
+    many.start_elsewhere()
+    many.plan.root_gone(10.0)
+    assert Kill(1000 + many.agent, KILL) in many.plan.due(10.0 + GRACE)
+    many.die(many.agent, -9)
+    many.plan.settled()
+    assert many.plan.finished
+
+
+def test_an_agent_without_a_root_that_has_nothing_goes_at_once(many: Many) -> None:
+    assert kills(many.plan.root_gone(0.0)) == [Kill(1000 + many.agent, TERM)]
+
+
+# Last words
+
+
+def test_who_has_failed_is_reported_with_its_last_words(far: Many) -> None:
+    owner, child = far.cascade(2)
+    far.die(child, 3)
+    assert far.plan.settled() == [Send(ROOT, Failed(child))]
+    assert far.plan.settled() == []  # that was asked already
+    report = Exited(far.asked[child], 3, False, False, "ValueError: no")
+    assert far.says(Words(child, "ValueError: no")) == [Send(owner, report)]
+    assert far.says(Words(child, "and more")) == []
+
+
+def test_who_has_not_failed_or_was_cancelled_has_none(far: Many) -> None:
+    well, cancelled = far.start(), far.start()
+    far.cancel(ROOT, cancelled, 0.0)
+    far.die(well, 0)
+    far.die(cancelled, -TERM)
+    assert set(reports(far.plan.settled())) == {ROOT}
+    assert list(far.plan.processes) == [ROOT]
+
+
+def test_on_the_root_s_host_they_are_on_its_own_stderr(many: Many) -> None:
+    worker = many.start()
+    many.die(worker, 3)
+    assert many.told_agent(many.plan.settled()) == []
+
+
+def test_an_owner_waits_for_the_words_of_who_is_below_it(far: Many) -> None:
+    owner, child = far.cascade(2)
+    far.die(child, 3)
+    far.plan.settled()
+    far.die(owner, 0)
+    assert far.plan.settled() == []
+    told = far.says(Words(child, "x"))
+    assert reports(told) == {ROOT: Exited(far.asked[owner], 0, False, False)}
+
+
+# The end of a host that is not the root's
+
+
+def test_a_host_ends_whatever_its_processes_still_have_elsewhere(far: Many) -> None:
+    worker = far.start()
+    far.start_elsewhere(worker)
+    far.plan.root_gone(0.0)
+    far.die(worker, -TERM)
+    far.plan.settled()
+    assert far.plan.finished
+
+
+def test_a_host_ends_though_nobody_is_left_to_say_the_last_words(far: Many) -> None:
+    owner, failed = far.cascade(2)
+    far.die(failed, 3)
+    assert far.plan.settled() == [Send(ROOT, Failed(failed))]
+    far.plan.root_gone(0.0)
+    later = far.start(owner)
+    far.die(later, 3)
+    assert sends(far.plan.settled()) == [
+        Send(owner, Exited(far.asked[later], 3, False, False)),
+    ]
+    far.die(owner, -TERM)
+    far.plan.settled()
+    assert far.plan.finished
 
 
 # Bounds
@@ -452,13 +801,13 @@ class AnyOrder(RuleBasedStateMachine):
                     if isinstance(request, Gone):
                         self.expected_gone[process, request.process] -= 1
                 case Kill(pid, number):
-                    process = self.known[pid - 1000]
-                    assert process.alive
+                    victim = self.known[pid - 1000]
+                    assert victim.alive
                     if number == KILL:
-                        process.killed = True
+                        victim.killed = True
                     else:
-                        assert not process.terminated
-                        process.terminated = True
+                        assert not victim.terminated
+                        victim.terminated = True
                 case Enter():
                     pass
                 case Forget(number):
@@ -545,7 +894,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.expected_gone[client, number] += 1
         elif not process.watchers[client]:
             process.watchers[client] = 1
-        self.carry_out(self.plan.asked(client, Watch(number), [], self.now))
+        self.carry_out(self.plan.asked(client, Watch("root", number), [], self.now))
 
     @rule(which=st.integers(0, 50), returncode=st.sampled_from([0, 1, -9, -15, -11]))
     def die(self, which: int, returncode: int) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
 
 import parallel
-from parallel.__main__ import main
+from parallel.__main__ import Usage, main
+from parallel._member import current_member
+from parallel._processes import ProcessInfo
+from parallel._table import read_hosts
+from parallel.launch.local import Local
 
 from . import support
 from .test_processes import down
@@ -99,3 +104,89 @@ async def test_on_a_terminal_top_refreshes_until_ctrl_c(tree: None) -> None:
         assert await process.wait() == 0
     finally:
         os.close(ours)
+
+
+@pytest.fixture
+async def hosts() -> AsyncIterator[None]:
+    """Inside `parallel.init`, with two other hosts."""
+    cluster = parallel.Cluster([Local(name="left"), Local(name="right-hand")])
+    async with parallel.init(cluster=cluster, grace=2.0):
+        yield
+
+
+async def down_elsewhere(hub: parallel.Hub[None, str]) -> None:
+    """From its host to another one and on."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(right_down)
+        async for client, _ in hub:
+            await hub.send(client, str(await parallel.processes()))
+        nursery.cancel_scope.cancel()
+
+
+async def right_down() -> None:
+    await parallel.run(down, 1, where="right-hand")
+
+
+async def top_with(function: str, *arguments: str) -> str:
+    """What it prints once it shows that function: on a busy machine it may come too early."""
+    with trio.fail_after(60):
+        while True:
+            text = (await top("--once", *arguments)).stdout.decode()
+            if function in text:
+                return text
+
+
+def rows(text: str) -> list[tuple[str, str]]:
+    """Host and function of each process."""
+    return [(line.split()[1], line.split()[-1]) for line in text.splitlines()[1:]]
+
+
+EVERYBODY = [
+    ("root", "root"),
+    ("root", "agent"),
+    ("left", "down_elsewhere"),
+    ("right-hand", "down"),
+    ("right-hand", "down"),
+]
+
+
+async def test_top_shows_the_processes_of_all_hosts_in_one_tree(hosts: None) -> None:
+    async with parallel.spawn(down_elsewhere, where="left") as (channel, process):
+        for seconds in range(10):  # until the cascade has got to its end
+            await trio.sleep(0.05 * seconds)
+            await channel.send(None)
+            if rows(await channel.receive()) == EVERYBODY:
+                break
+        whole = await top_with("down_elsewhere", str(os.getpid()))
+        anything = await top_with("down_elsewhere")
+        part = await top_with("down_elsewhere", str(process.pid))
+    assert rows(whole) == EVERYBODY
+    lines = whole.splitlines()
+    assert len({line.index(line.split()[-1]) for line in lines[3:]}) == 3  # each below the other
+    assert rows(part) == [("left", "agent"), ("left", "down_elsewhere")]
+    assert f"{os.getpid()} root" in anything
+    assert anything.count("down_elsewhere") == 1
+
+
+async def test_a_host_that_does_not_answer_is_left_out(hosts: None) -> None:
+    (agent,) = [host.pid for host in read_hosts(current_member().table) if host.name == "left"]
+    async with parallel.spawn(down_in_hub, where="right-hand") as (_, process):
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            text = await top_with("down_in_hub", str(os.getpid()))
+        finally:
+            os.kill(agent, signal.SIGCONT)
+        process.cancel()
+    assert rows(text)[-1] == ("right-hand", "down_in_hub")
+
+
+def test_percents_are_between_what_was_seen_of_a_process_last_and_now() -> None:
+    def tree(cpu: float) -> ProcessInfo:
+        child = ProcessInfo("work", "left", 1, 0.0, cpu, None, ())
+        return ProcessInfo("root", "root", 1, 0.0, None, None, (child,))
+
+    usage = Usage()
+    assert usage.update(tree(1.0), 100.0) == {}
+    assert usage.update(tree(1.0), 100.0) == {}
+    assert usage.update(tree(2.0), 104.0) == {("root", 1): 0, ("left", 1): 25}
+    assert usage.update(tree(2.0), 104.0) == {("root", 1): 0, ("left", 1): 25}

@@ -31,7 +31,7 @@ def nothing(turns: Turns) -> None:
 def interpret(turns: Turns, module: str, statement: str) -> None:
     """Time interpreters that execute a statement, if there is that module."""
     if importlib.util.find_spec(module) is None:
-        turns.missing(module)
+        turns.missing(f"module {module}")
         return
     command = [sys.executable, "-c", statement]
     for operations in turns:

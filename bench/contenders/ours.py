@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 import parallel
-from bench import noop, payload, workers
+from bench import conversations, noop, payload, workers
 from bench.cpus import Cpu, Layout, ends, pin
 from bench.memory import SETTLING, private
 from bench.trio_turns import arriving
@@ -65,13 +65,18 @@ async def timing(
 ) -> None:
     """Time an action over and over, inside one `init`."""
     async with parallel.init(preload=preload):
-        async for operations in arriving(turns):
-            costs = []
-            for _ in range(operations):
-                start = time.perf_counter()
-                await action()
-                costs.append(time.perf_counter() - start)
-            turns.report(costs)
+        await time_each(turns, action)
+
+
+async def time_each(turns: Turns, action: Callable[[], Awaitable[None]]) -> None:
+    """Time an action over and over."""
+    async for operations in arriving(turns):
+        costs = []
+        for _ in range(operations):
+            start = time.perf_counter()
+            await action()
+            costs.append(time.perf_counter() - start)
+        turns.report(costs)
 
 
 async def run_nothing() -> None:
@@ -89,11 +94,7 @@ async def call(turns: Turns, cpu: Cpu, workers_cpu: Cpu) -> None:
     async with parallel.init(), parallel.spawn(workers.echo_on, workers_cpu) as (channel, _):
         pin(cpu)
         async for operations in arriving(turns):
-            start = time.perf_counter()
-            for _ in range(operations):
-                await channel.send("ping")
-                await channel.receive()
-            turns.report([(time.perf_counter() - start) / operations])
+            turns.report(await conversations.pings(channel, operations))
 
 
 async def pour(turns: Turns, cpu: Cpu, workers_cpu: Cpu) -> None:
@@ -101,12 +102,7 @@ async def pour(turns: Turns, cpu: Cpu, workers_cpu: Cpu) -> None:
     async with parallel.init(), parallel.spawn(workers.count_on, workers_cpu) as (channel, _):
         pin(cpu)
         async for operations in arriving(turns):
-            start = time.perf_counter()
-            for _ in range(operations):
-                await channel.send("ping")
-            await channel.send(None)
-            assert await channel.receive() == operations
-            turns.report([(time.perf_counter() - start) / operations])
+            turns.report(await conversations.one_way(channel, operations))
 
 
 async def call_with_array(turns: Turns) -> None:

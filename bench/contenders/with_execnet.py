@@ -13,11 +13,11 @@ PIN = """
 from bench.cpus import pin
 pin(channel.receive())
 """
-ECHO = f"""{PIN}
+ECHO = """
 for item in channel:
     channel.send(item)
 """
-COUNT = f"""{PIN}
+COUNT = """
 while True:
     count = 0
     while channel.receive() is not None:
@@ -36,20 +36,29 @@ def process(turns: Turns) -> None:
 def roundtrip(turns: Turns, layout: Layout) -> None:
     """Send a small string and receive it back."""
     group = execnet.Group()
-    channel = pinned(group, ECHO, layout)
-    for operations in turns:
-        start = time.perf_counter()
-        for _ in range(operations):
-            channel.send("ping")
-            channel.receive()
-        turns.report([(time.perf_counter() - start) / operations])
+    ping(turns, pinned(group, ECHO, layout))
     group.terminate(timeout=5)
 
 
 def oneway(turns: Turns) -> None:
     """Send small strings; until the receiver's count comes back."""
     group = execnet.Group()
-    channel = pinned(group, COUNT, "apart")
+    count(turns, pinned(group, COUNT, "apart"))
+    group.terminate(timeout=5)
+
+
+def ping(turns: Turns, channel: execnet.Channel) -> None:
+    """Time round trips."""
+    for operations in turns:
+        start = time.perf_counter()
+        for _ in range(operations):
+            channel.send("ping")
+            channel.receive()
+        turns.report([(time.perf_counter() - start) / operations])
+
+
+def count(turns: Turns, channel: execnet.Channel) -> None:
+    """Time one-way messages."""
     for operations in turns:
         start = time.perf_counter()
         for _ in range(operations):
@@ -57,7 +66,6 @@ def oneway(turns: Turns) -> None:
         channel.send(None)
         assert channel.receive() == operations
         turns.report([(time.perf_counter() - start) / operations])
-    group.terminate(timeout=5)
 
 
 def memory(turns: Turns) -> None:
@@ -74,7 +82,7 @@ def memory(turns: Turns) -> None:
 def pinned(group: execnet.Group, source: str, layout: Layout) -> execnet.Channel:
     """Execute a source in a fresh gateway; pin it and this process."""
     cpu, gateways_cpu = ends(layout)
-    channel = group.makegateway("popen").remote_exec(source)
+    channel = group.makegateway("popen").remote_exec(PIN + source)
     channel.send(gateways_cpu)
     pin(cpu)
     return channel

@@ -9,8 +9,21 @@ The layers, from the bottom up; imports point downwards only:
 * `_sending`, `_connection`: frames over a socket, in a trio program.
 * `_member`: this process's connection to its host's fork server.
 * `_channel`, `_client`, `_listener`, `_hub`, `_process`, `_cluster`, `placement`: what users hold.
-* `_root`, `_api`, `_processes`: `init`; `run` and `spawn`; `processes`.
-* `_host`: the programs that a host consists of: keeper, fork server, worker. Nobody imports them.
+* `_cluster_file`: a `Cluster` from a file.
+* `_api`, `_own_host`, `_root`, `_processes`: `run` and `spawn`; a host of one's own; `init`;
+  `processes`.
+* `abc`, `launch`: what a launcher is, and those that there are. `testing`: hosts for tests.
+* `_bootstrap`, `_boot_script`, `_sources`, `_shipping`: from a shell on a host to its agent; what
+  that is sent; what of the program's own modules goes with a call.
+* `_pipes`, `_ends`, `_link`, `_output`, `_console`: sockets and streams that are joined; a link
+  between two agents; what processes of other hosts print, and where it appears.
+* `_orders`, `_root_agent`, `_hosts`: what the root and its agent say to each other; the agent; the
+  hosts of a cluster as the root has them. Only a program with other hosts loads these.
+* `_showcase`, `_programs`: what the root's agent shows to `python -m parallel top`, and what that
+  sees of the programs that run here.
+* `_probe`, `_check`: what `python -m parallel check` runs on a host, and what it makes of it.
+* `_host`: the programs that a host consists of: keeper, fork server, worker, and beyond the root's
+  host an agent. Nobody imports them.
 
 A name is loaded when it is first used: the keeper, which uses none, stays small, and so does a
 program that imports this and runs nothing.
@@ -80,7 +93,7 @@ _HOMES = {name: module for module, names in _NAMES.items() for name in names.spl
 
 
 if not TYPE_CHECKING:  # a type checker shall still say that a name does not exist
-    __all__ = ["errors", *_HOMES]  # noqa: PLE0604  # strings they are
+    __all__ = sorted({*_HOMES, "errors"})  # noqa: PLE0605  # one list serves both
 
     def __getattr__(name: str) -> object:
         """Load a public name from the module that defines it."""

@@ -33,8 +33,10 @@ from ._endpoint import socket_pair
 from ._hub import Hub
 from ._member import Child, Member, current_member
 from ._process import Process, reraise
-from ._surroundings import encode_surroundings, look_around
+from ._shipping import pack_project
+from ._surroundings import Abroad, encode_abroad, encode_surroundings, look_around
 from ._wire.codec import Packed, pack
+from ._wire.news import ROOT_HOST
 from .placement import Placement
 
 T = TypeVar("T")
@@ -264,6 +266,35 @@ async def _block(
         process.outcome()  # which raises: it was cancelled by somebody else
 
 
+class Service(Generic[SendT, ReceiveT]):
+    """A process that belongs to no block and no nursery; who started it ends it."""
+
+    def __init__(self, process: Process[Any], child: Child, channel: Channel[Any, Any]) -> None:
+        self.process = process
+        self.child = child
+        self.channel: Channel[SendT, ReceiveT] = channel
+
+
+async def start_service(
+    fn: Callable[[Hub[SendT, ReceiveT], *Ts], Awaitable[Any]], *args: *Ts, name: str
+) -> Service[SendT, ReceiveT]:
+    """`spawn` for this package's own ends; raises what keeps it from getting ready."""
+    call, channel = _launch(fn, args, _Options(ROOT_HOST, name, None, None), with_hub=True)
+    assert channel is not None
+    call.child.is_service = True
+    trio.lowlevel.spawn_system_task(call.live, name=f"parallel: {name}")
+    try:
+        await call.process.ready()
+    except BaseException:
+        call.child.cancel(0.0)
+        channel.close()
+        raise
+    if not call.process.is_ready:
+        channel.close()
+        call.process.outcome()
+    return Service(call.process, call.child, channel)
+
+
 def _raise_both(
     body_error: BaseException | None,
     interruption: BaseException | None,
@@ -303,7 +334,7 @@ def _launch(
     name = options.name or function_name(fn)
     parts = {repr(name): fn, **{f"argument {i} of {name!r}": arg for i, arg in enumerate(args)}}
     task = pack((fn, args), repr(name), member.settings.max_message_size, parts)
-    settings = encode_surroundings(look_around(options.env, options.cwd))
+    settings, read_project = _settings(member, host, options)
     (control, far_control), *rest = _pairs(2 if with_hub else 1)
     descriptors = [far_control.detach()]
     channel = None
@@ -311,7 +342,20 @@ def _launch(
         descriptors.append(far.detach())
         channel = Channel[Any, Any](Wire(near, member))
     child = member.start(host, name, descriptors)
-    return _Call(_process(member, child, control, channel), child, settings, task), channel
+    process = _process(member, child, control, channel)
+    process.read_project = read_project
+    return _Call(process, child, settings, task), channel
+
+
+def _settings(
+    member: Member, host: str, options: _Options
+) -> tuple[bytes, Callable[[], bytes] | None]:
+    """What the process is to find; on another host also the project that is named in there."""
+    if host == member.settings.host:
+        return encode_surroundings(look_around(options.env, options.cwd)), None
+    parcel = pack_project(member.settings.ship)
+    project, read = parcel or (None, None)
+    return encode_abroad(Abroad(dict(options.env or {}), options.cwd, project)), read
 
 
 def _pairs(count: int) -> list[tuple[socket.socket, socket.socket]]:
@@ -333,9 +377,11 @@ def _process(
     settings = member.settings
     connection = Connection(control, settings.max_message_size, settings.buffer_size)
     child.connections.append(connection)
+    connection.is_relayed = child.host != settings.host
     if channel is not None:
         child.connections.append(channel.wire)
         channel.wire.report_expected = True
+        channel.wire.is_relayed = connection.is_relayed
         channel.wire.child = child
     return Process(child, connection)
 

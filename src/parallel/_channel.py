@@ -16,7 +16,7 @@ from ._connection import ENDS, Connection
 from ._endpoint import socket_pair
 from ._member import Child, Member, current_member
 from ._wire.codec import arrive, claim, pack, unpack
-from ._wire.frames import Frame, Kind
+from ._wire.frames import RELAYED, Frame, Kind
 from ._wire.greetings import Peer, Reset
 from .errors import ParallelError, ProtocolError, WorkerCancelled, WorkerDied
 
@@ -43,6 +43,14 @@ class ChannelStatistics(NamedTuple):
     """Unsent: accepted, not yet taken by the other side's socket; received: not yet a message."""
 
 
+def _is_relayed(sock: socket.socket) -> bool:
+    """An agent says so before it hands on a connection, so that it is known from the start."""
+    try:
+        return sock.recv(len(RELAYED), socket.MSG_PEEK | socket.MSG_DONTWAIT) == RELAYED
+    except OSError:
+        return False  # nothing has come yet, or nobody is there
+
+
 class Wire(Connection):
     """The connection between a channel and its hub: greeted, watched, its end explained."""
 
@@ -50,6 +58,7 @@ class Wire(Connection):
         settings = member.settings
         super().__init__(sock, settings.max_message_size, settings.buffer_size)
         self.member = member
+        self.is_relayed = _is_relayed(sock)
         self.report_expected = False
         """The fork server will say when the process at the other end is gone."""
         self.child: Child | None = None

@@ -40,6 +40,8 @@ class Connection(Sender):
         self.got_end = False
         self.got_close = False
         self.reset: Reset | None = None
+        self.is_relayed = False
+        """An agent is at the other end of the socket, and the peer on another host."""
         self.settled = trio.Event()
         """`cause` is known, or never will be."""
         self._said_goodbye = False
@@ -76,6 +78,8 @@ class Connection(Sender):
             self.on_peer()
         elif frame.kind is Kind.RESET:
             self.reset = decode_reset(frame.body)
+        elif frame.kind is Kind.RELAYED:
+            self.is_relayed = True
         else:
             said_before = self.got_end
             self.got_close |= frame.kind is Kind.CLOSE
@@ -97,7 +101,7 @@ class Connection(Sender):
                 self.fail(ProtocolError("descriptors did not arrive: too many open files here"))
             if not data:
                 self.at_eof = True
-                reader.target = None
+                reader.finish()
             elif isinstance(data, int):
                 reader.filled(data)
             else:
@@ -130,12 +134,15 @@ class Connection(Sender):
         """The other process has died: what it sent can be received, then comes the end.
 
         Shutting our own side gives the same end of file as if no fork of that process held a copy
-        of its socket.
+        of its socket. What an agent relays may still be on its way, and the agent ends it.
         """
         if not self.settled.is_set():
             self.cause = cause
             self.settled.set()
-            self.endpoint.shut()
+            if self.is_relayed:
+                self._break(cause)
+            else:
+                self.endpoint.shut()
         if self.closed:
             self.release()
 

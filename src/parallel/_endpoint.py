@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import weakref
 from collections import deque
@@ -53,7 +54,7 @@ class Endpoint:
             self._queue(chunks, descriptors)
             self.write()
 
-    def push_one(self, chunk: bytes) -> None:
+    def push_one(self, chunk: bytes | memoryview) -> None:
         """`push` as for nearly all messages: nothing travels along, and mostly nothing waits."""
         sent = 0
         if not self._outbox:
@@ -128,6 +129,12 @@ class Endpoint:
         if flags & _TRUNCATED:
             self.descriptors_lost = True
         return data
+
+    def is_closed_there(self) -> bool:
+        """Whether the peer has closed its socket, and not only its sending half."""
+        poller = select.poll()
+        poller.register(self.sock, 0)
+        return any(event & select.POLLHUP for _, event in poller.poll(0))
 
     def shut(self) -> None:
         """Both sides see the end after what has been sent so far; waiters wake up."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from ._connection import Connection
-from ._endpoint import Endpoint
+from ._endpoint import Endpoint, close_all
 from ._settings import HostSettings
 from ._wire.frames import Kind
 from ._wire.greetings import Peer, encode_peer
@@ -23,6 +23,8 @@ from ._wire.requests import (
     Cut,
     Exited,
     Gone,
+    HostDown,
+    Lost,
     Refused,
     Request,
     RequestReader,
@@ -32,6 +34,9 @@ from ._wire.requests import (
     encode,
 )
 from .errors import HostDied, ParallelError, ProtocolError, WorkerCancelled, WorkerDied
+
+TRY_AGAIN = 0.01
+"""Seconds until descriptors are sent again that the kernel did not take."""
 
 
 class Child:
@@ -45,7 +50,10 @@ class Child:
         self.returncode: int | None = None
         self.cancelled = False
         self.maybe_oom = False
+        self.stderr = ""
         self.cancelling = False
+        self.is_service = False
+        """It belongs to this package, and ends when nothing else is left."""
         self.error: BaseException | None = None
         """Why there is no process, or no report of it."""
         self.started = trio.Event()
@@ -65,9 +73,10 @@ class Child:
         """Its end, as an exception."""
         if self.cancelled:
             return WorkerCancelled(self.host, self.pid or 0, self.name)
-        return WorkerDied(self.host, self.pid or 0, self.name, self.returncode, self.maybe_oom)
+        pid = self.pid or 0
+        return WorkerDied(self.host, pid, self.name, self.returncode, self.maybe_oom, self.stderr)
 
-    def handle(self, report: Started | Refused | Exited) -> None:
+    def handle(self, report: Started | Refused | Exited | Lost) -> None:
         """Take note of what the fork server says."""
         match report:
             case Started(_, process, pid):
@@ -75,9 +84,11 @@ class Child:
                 self.started.set()
             case Refused(_, reason):
                 self.lose(ParallelError(f"host {self.host!r} started no process: {reason}"))
-            case Exited(_, returncode, cancelled, maybe_oom):
+            case Lost(_, host, reason):
+                self.lose(HostDied(host, reason))
+            case Exited(_, returncode, cancelled, maybe_oom, stderr):
                 self.returncode, self.cancelled = returncode, cancelled
-                self.maybe_oom = maybe_oom
+                self.maybe_oom, self.stderr = maybe_oom, stderr
                 self._end(self.fate())
 
     def lose(self, error: BaseException) -> None:
@@ -96,12 +107,18 @@ class Member:
     """The connection to the fork server, and what is known through it."""
 
     def __init__(
-        self, endpoint: Endpoint, settings: HostSettings, peer: Peer, owner: int | None, table: int
+        self,
+        endpoint: Endpoint,
+        settings: HostSettings,
+        peer: Peer,
+        owner: tuple[str, int] | None,
+        table: int,
     ) -> None:
         self.endpoint = endpoint
         self.settings = settings
         self.peer = peer
         self.owner = owner
+        """The host and number of the process that asked for this one."""
         self.table = table
         self.reader = RequestReader()
         self.children: dict[int, Child] = {}
@@ -109,7 +126,9 @@ class Member:
         self.lost: BaseException | None = None
         self.why_lost: Callable[[], Awaitable[BaseException]] | None = None
         """Finds out why the fork server is gone; in the root."""
-        self._watched: dict[int, weakref.WeakSet[Connection]] = {}
+        self.on_forwarded: Callable[[Request, list[int]], None] = _drop
+        """In an agent: takes what concerns other hosts, with its descriptors."""
+        self._watched: dict[tuple[str, int], weakref.WeakSet[Connection]] = {}
         self._token: trio.lowlevel.TrioToken | None = None
         self._flushing = False
         self._requests = 0
@@ -133,13 +152,16 @@ class Member:
     def watch(self, connection: Connection) -> None:
         """End the connection when the process at its other end is gone, whatever holds it open."""
         peer = connection.peer
-        if peer is None or peer.process in (self.peer.process, self.owner):
+        if peer is None:
+            return
+        who = peer.host, peer.process
+        if who in ((self.peer.host, self.peer.process), self.owner):
             return  # we end with our owner, and with ourselves
-        watched = self._watched.get(peer.process)
+        watched = self._watched.get(who)
         if watched is None:
-            watched = self._watched[peer.process] = weakref.WeakSet()
+            watched = self._watched[who] = weakref.WeakSet()
             self.attach()
-            self.ask(Watch(peer.process))
+            self.ask(Watch(*who))
         watched.add(connection)
 
     def attach(self) -> None:
@@ -159,8 +181,16 @@ class Member:
         """Send a request, now or soon."""
         try:
             self.endpoint.push([encode(request, len(descriptors))], descriptors)
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             return  # it is gone, and `_listen` will say so
+        except OSError as exc:  # too many descriptors are on their way between processes
+            self.endpoint.drop()
+            self._handle(
+                Refused(
+                    getattr(request, "request", 0), f"{exc.strerror}; is there a limit (ulimit -n)?"
+                ),
+                [],
+            )
         if self.endpoint.unwritten and not self._flushing:
             self._flushing = True
             trio.lowlevel.spawn_system_task(self._flush, name="parallel: requests")
@@ -169,9 +199,12 @@ class Member:
         try:
             while self.endpoint.unwritten:
                 await trio.lowlevel.wait_writable(self.endpoint.sock)
-                self.endpoint.write()
-        except OSError:
-            self.endpoint.drop()
+                try:
+                    self.endpoint.write()
+                except (BrokenPipeError, ConnectionResetError):
+                    self.endpoint.drop()
+                except OSError:
+                    await trio.sleep(TRY_AGAIN)
         finally:
             self._flushing = False
 
@@ -180,7 +213,7 @@ class Member:
             while (data := await self._read()) is not None:
                 self.reader.feed(data)
                 while (report := self.reader.next()) is not None:
-                    self._handle(report[0])
+                    self._handle(*report)
             if not self.closed and self.lost is None:
                 await self._lose()
         finally:
@@ -200,27 +233,28 @@ class Member:
                 assert isinstance(data, bytes)
                 return data or None
 
-    def _handle(self, report: Request) -> None:
+    def _handle(self, report: Request, descriptors: list[int]) -> None:
         match report:
-            case Started(request) | Refused(request) | Exited(request):
-                child = self.children.get(request)
-                if child is not None:
-                    child.handle(report)
-                    if child.exited.is_set():
-                        del self.children[request]
-            case Gone():
-                for connection in self._watched.pop(report.process, ()):
-                    connection.peer_gone(self._as_error(report))
+            case Started(request) | Refused(request) | Exited(request) | Lost(request) if (
+                request in self.children
+            ):
+                child = self.children[request]
+                child.handle(report)
+                if child.exited.is_set():
+                    del self.children[request]
+            case Gone(host, process) if (host, process) in self._watched:
+                self._lose_watched((host, process), _as_error(report))
+            case HostDown(host, reason):
+                for who in [who for who in self._watched if who[0] == host]:
+                    self._lose_watched(who, HostDied(host, reason))
             case Cut(reason):
                 self._give_up(ProtocolError(reason))
             case _:
-                pass  # nothing that concerns a client
+                self.on_forwarded(report, descriptors)
 
-    def _as_error(self, gone: Gone) -> BaseException:
-        host = self.settings.host
-        if gone.cancelled:
-            return WorkerCancelled(host, gone.pid, gone.name)
-        return WorkerDied(host, gone.pid, gone.name, gone.returncode, gone.maybe_oom)
+    def _lose_watched(self, who: tuple[str, int], error: BaseException) -> None:
+        for connection in self._watched.pop(who):
+            connection.peer_gone(error)
 
     async def _lose(self) -> None:
         """The fork server is gone, and with it every process of this host but the root."""
@@ -235,10 +269,8 @@ class Member:
         for child in self.children.values():
             child.lose(error)
         self.children.clear()
-        for watched in self._watched.values():
-            for connection in watched:
-                connection.peer_gone(error)
-        self._watched.clear()
+        for who in list(self._watched):
+            self._lose_watched(who, error)
 
     def close(self) -> None:
         """Leave the tree."""
@@ -246,6 +278,17 @@ class Member:
         if self._token is not None:
             trio.lowlevel.notify_closing(self.endpoint.sock)
         self.endpoint.close()
+
+
+def _drop(_: Request, descriptors: list[int]) -> None:
+    """It is nothing that concerns a client."""
+    close_all(descriptors)
+
+
+def _as_error(gone: Gone) -> BaseException:
+    if gone.cancelled:
+        return WorkerCancelled(gone.host, gone.pid, gone.name)
+    return WorkerDied(gone.host, gone.pid, gone.name, gone.returncode, gone.maybe_oom)
 
 
 def running_trio() -> trio.lowlevel.TrioToken:

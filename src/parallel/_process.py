@@ -47,6 +47,8 @@ class Process(Generic[T_co]):
         self._decided = trio.Event()
         """The worker has said it, or never will."""
         self._sent_task = False
+        self.read_project: Callable[[], bytes] | None = None
+        """The archive of the project that the settings name."""
         self.is_ready = False
         self._ready = trio.Event()
         self.on_ready: Callable[[], object] = _nothing
@@ -73,6 +75,11 @@ class Process(Generic[T_co]):
     def returncode(self) -> int | None:
         """None while it runs; then its exit code, or minus the signal that ended it."""
         return self._child.returncode
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._ending is None
 
     async def wait(self) -> Ending[T_co]:
         """Wait until the process is gone; tells how it ended, and raises nothing of it."""
@@ -144,6 +151,9 @@ class Process(Generic[T_co]):
             while self._verdict is None and (frame := await self._control.receive()) is not None:
                 if frame.kind is Kind.READY:
                     await self._child.started.wait()  # it may come later, and tells the pid
+                elif frame.kind is Kind.WANTED and self.read_project is not None:
+                    await self._send_project(self.read_project())
+                    continue
                 self._handle(frame)
         except ParallelError as exc:  # what came makes no sense, and says why
             self._conclude(Ending("died", None, exc, None))
@@ -160,6 +170,12 @@ class Process(Generic[T_co]):
         except trio.BrokenResourceError:
             pass  # the worker ends early; it may have said why
         self._sent_task = True
+
+    async def _send_project(self, archive: bytes) -> None:
+        try:
+            await self._control.send(Packed(archive), Kind.ARCHIVE)
+        except trio.BrokenResourceError:
+            pass  # the worker ends early; it may have said why
 
     def _handle(self, frame: Frame) -> None:
         match frame.kind:

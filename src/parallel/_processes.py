@@ -1,22 +1,29 @@
 """`processes`: the tree of running processes of a program.
 
-Who runs comes from the table that the fork server keeps in shared memory, what each uses from the
-system. A program other than this one is found through its open files: nothing listens.
+Who runs on a host comes from the table that its fork server keeps in shared memory, what each uses
+from the system. Other hosts are asked by way of the agents.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trio
 
-from ._cluster import ROOT_HOST
-from ._member import current_member
-from ._table import NAME, Entry, read_table
+from ._endpoint import Endpoint, socket_pair
+from ._member import Member, current_member
+from ._table import read_hosts, read_table
+from ._wire.frames import RELAYED
+from ._wire.news import ROOT_HOST
+from ._wire.requests import Survey
+from .errors import HostDied
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
@@ -59,40 +66,90 @@ async def processes() -> ProcessInfo:
 
         print(await parallel.processes())
 
-    The same from the root and from any worker. Raises `ParallelError` outside `init`. Cancelled,
-    it has changed nothing.
+    The same from the root and from any worker. A host that does not answer within 5 seconds is
+    left out. Raises `ParallelError` outside `init`. Cancelled, it has changed nothing.
     """
-    table = current_member().table
-    return await trio.to_thread.run_sync(read_tree, table)
+    member = current_member()
+    if len(read_hosts(member.table)) > 1:
+        return assemble(await _ask_all(member))
+    text = await trio.to_thread.run_sync(survey, member.table, member.settings.host)
+    return assemble([json.loads(text)])
 
 
-def read_tree(table: int) -> ProcessInfo:
-    """The tree in the table with that descriptor."""
+async def _ask_all(member: Member) -> list[Any]:
+    """The reports of all hosts, collected by the root's agent."""
+    ours, theirs = socket_pair()
+    endpoint = Endpoint(ours)
+    try:
+        member.attach()
+        member.ask(Survey(), [theirs.detach()])
+        text = bytearray()
+        descriptors: deque[int] = deque()
+        while True:
+            await trio.lowlevel.wait_readable(ours)
+            data = endpoint.read(descriptors)
+            if data == b"":
+                break
+            if isinstance(data, bytes):
+                text += data
+    finally:
+        endpoint.close()
+    reports: list[Any] = json.loads(text.removeprefix(RELAYED)) if text else []
+    if not reports:
+        raise HostDied(ROOT_HOST, "its agent does not answer")
+    return reports
+
+
+def survey(table: int, host: str) -> bytes:
+    """A host's own report, in JSON: its name, its root's pid, when that started, its processes."""
     root_pid, entries = read_table(table)
-    children: dict[int, list[Entry]] = {}
-    for entry in entries:
-        children.setdefault(entry.owner, []).append(entry)
-    made: dict[int, tuple[ProcessInfo, ...]] = {}
-    for owner in _innermost_first(children):
-        below = sorted(children[owner], key=lambda entry: entry.started)
-        made[owner] = tuple(
-            _info(entry.name, entry.pid, entry.started, made.get(entry.process, ()))
-            for entry in below
-        )
-    started = min((entry.started for entry in entries), default=time.time())
-    return _info("root", root_pid, _started(root_pid) or started, made.get(0, ()))
+    rows = [(*entry, _cpu(entry.pid), _memory(entry.pid)) for entry in entries]
+    first = min((entry.started for entry in entries), default=time.time())
+    root = (root_pid, _started(root_pid) or first, _cpu(root_pid), _memory(root_pid))
+    return json.dumps([host, root, rows]).encode()
 
 
-def _innermost_first(children: Mapping[int, list[Entry]]) -> Iterator[int]:
+def assemble(reports: Sequence[Any], top: str = ROOT_HOST) -> ProcessInfo:
+    """The tree of the reports of hosts; on top the first process of that host, which is there.
+
+    Those whose owners are on a host that has not reported are right below.
+    """
+    reported = {host for host, _, _ in reports}
+    children: dict[tuple[str, int], list[tuple[str, Any]]] = {}
+    root = (0, time.time(), None, None)
+    for host, owner_of_host, rows in reports:
+        if host == top:
+            root = owner_of_host
+        for row in rows:
+            _, number, _, _, _, owner_host, _, _ = row
+            owner = (owner_host or host, number)
+            if owner[0] not in reported:
+                owner = (top, 0)
+            children.setdefault(owner, []).append((host, row))
+    made: dict[tuple[str, int], tuple[ProcessInfo, ...]] = {}
+    for owner in _innermost_first(children, top):
+        below = sorted(children[owner], key=lambda place: place[1][2])
+        made[owner] = tuple(_info(host, row, made) for host, row in below)
+    pid, started, cpu, memory = root
+    name = "root" if top == ROOT_HOST else "agent"
+    return ProcessInfo(name, top, pid, started, cpu, memory, made.get((top, 0), ()))
+
+
+def _innermost_first(
+    children: Mapping[tuple[str, int], Any], top: str
+) -> Iterator[tuple[str, int]]:
     """The owners, each after everything that it owns; without recursion: cascades may be deep."""
-    order = [0]
+    order = [(top, 0)]
     for owner in order:
-        order += [entry.process for entry in children.get(owner, ())]
+        order += [(host, row[0]) for host, row in children.get(owner, ())]
     return (owner for owner in reversed(order) if owner in children)
 
 
-def _info(name: str, pid: int, started: float, children: tuple[ProcessInfo, ...]) -> ProcessInfo:
-    return ProcessInfo(name, ROOT_HOST, pid, started, _cpu(pid), _memory(pid), children)
+def _info(
+    host: str, row: Any, made: Mapping[tuple[str, int], tuple[ProcessInfo, ...]]
+) -> ProcessInfo:
+    process, _, started, pid, name, _, cpu, memory = row
+    return ProcessInfo(name, host, pid, started, cpu, memory, made.get((host, process), ()))
 
 
 def _stat(pid: int) -> list[str]:
@@ -126,47 +183,21 @@ def _memory(pid: int) -> int | None:
         return None
 
 
-def find_programs(pid: int | None = None) -> Iterator[int]:
-    """Descriptors of the tables of the programs that run here; `pid`: of that process's alone.
-
-    Only those whose processes this user may look into. The caller closes each.
-    """
-    seen: set[int] = set()
-    for process in _PROC.glob("[0-9]*" if pid is None else str(pid)):
-        descriptor = _open_table(process)
-        if descriptor is None:
-            continue
-        table = os.fstat(descriptor).st_ino
-        if table in seen:
-            os.close(descriptor)
-        else:
-            seen.add(table)
-            yield descriptor
-
-
-def _open_table(process: Path) -> int | None:
-    try:
-        for link in (process / "fd").iterdir():
-            if os.readlink(link).startswith(f"/memfd:{NAME}"):
-                return os.open(link, os.O_RDONLY)
-    except OSError:
-        pass  # gone, or not ours to look into
-    return None
-
-
-def render(root: ProcessInfo, percent: Mapping[int, float] | None = None) -> str:
+def render(root: ProcessInfo, percent: Mapping[tuple[str, int], float] | None = None) -> str:
     """A table with a line for each process, indented by its place in the tree.
 
-    With `percent`, the share of a processor that each pid uses, that is shown in place of seconds.
+    With `percent`, the share of a processor that each host's pid uses, that is shown in place of
+    seconds.
     """
     now = time.time()
     title = "CPU s" if percent is None else "CPU %"
-    lines = [f"{'PID':>8} {'HOST':<8} {'AGE':>8} {title:>8} {'MEMORY':>8}  FUNCTION"]
+    width = max(8, *(len(info.host) for info in root))
+    lines = [f"{'PID':>8} {'HOST':<{width}} {'AGE':>8} {title:>8} {'MEMORY':>8}  FUNCTION"]
     for info, depth in root.walk():
-        used = info.cpu if percent is None else percent.get(info.pid)
+        used = info.cpu if percent is None else percent.get((info.host, info.pid))
         cpu = "-" if used is None else f"{used:.2f}" if percent is None else f"{used:.0f}"
         age, memory = _age_text(now - info.started), _memory_text(info.memory)
-        where = f"{info.pid:>8} {info.host:<8} {age:>8} {cpu:>8} {memory:>8}"
+        where = f"{info.pid:>8} {info.host:<{width}} {age:>8} {cpu:>8} {memory:>8}"
         lines.append(f"{where}  {'  ' * depth}{info.name}")
     return "\n".join(lines)
 

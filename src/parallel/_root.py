@@ -1,35 +1,25 @@
-"""The root: starts its host's keeper, and is there until the last process has gone."""
+"""`init`: the root starts its host and the others, and is there until the last process has gone."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
+from typing import Literal
 
 import trio
 
-from ._cluster import ROOT_HOST, Cluster
-from ._connection import close_connections
-from ._endpoint import Endpoint, socket_pair
+from ._cluster import Cluster
+from ._hosts import Hosts
 from ._member import Member, is_member, running_trio, set_current_member
+from ._own_host import end_children, end_host, start_host
 from ._settings import HostSettings
 from ._wire.frames import UNLIMITED
-from ._wire.greetings import Peer
-from ._wire.requests import NotReady, Ready, RequestReader, Stop
-from .errors import HostDied, HostUnreachable, ParallelError, describe_exit, signal_name
-
-_PROGRAM = Path(__file__).with_name("_host") / "__main__.py"
-_ROOT = 0
-PATIENCE = 2.0
-"""Seconds beyond `grace` until a host that does not end is given up."""
+from ._wire.news import ROOT_HOST
+from .errors import ParallelError
 
 
 @asynccontextmanager
@@ -42,6 +32,9 @@ async def init(
     heartbeat: float = 30.0,
     max_message_size: int | None = None,
     buffer_size: int = 1 << 16,
+    missing_hosts: Literal["raise", "skip"] = "raise",
+    label_output: bool = False,
+    ship: bool | Sequence[str] = True,
 ) -> AsyncGenerator[None, None]:
     """Start what `run` and `spawn` need; on leaving end every process that was started.
 
@@ -56,10 +49,18 @@ async def init(
         max_message_size: Bytes of the largest message, argument list or result; None: no limit.
         buffer_size: Bytes that each connection may hold back for a peer that does not read, beyond
             what the kernel holds.
+        missing_hosts: What to do about hosts that cannot be started: "raise" for all of them, or
+            "skip" them; `hosts()` says then why they are not there.
+        label_output: Put host and pid before each line that a process of another host prints.
+        ship: What other hosts get of the program's own modules: True for those that have been
+            imported by the time of a call and are not installed, False for none, or a list of
+            names of modules and packages, and of paths to them.
 
     Raises:
         ParallelError: `init` within `init`, or in a worker.
-        HostUnreachable: The host could not be started; a module to preload raised, for example.
+        HostUnreachable: This host could not be started; a module to preload raised, for example.
+        ExceptionGroup: Other hosts could not be started: for each the `HostUnreachable` or
+            `HostMismatch` that says why.
         HostDied: (to whoever waits for a process) Something has killed the host's processes.
 
     Leaving it, also by cancellation, takes up to `grace` seconds for processes that do not end.
@@ -73,6 +74,11 @@ async def init(
         raise ValueError("max_message_size must be > 0, or None for no limit")
     if isinstance(preload, str):
         raise TypeError(f"preload takes a list of names: preload=[{preload!r}]")
+    if isinstance(ship, str):
+        raise TypeError(f"ship takes a list of names and paths: ship=[{ship!r}]")
+    if missing_hosts not in ("raise", "skip"):
+        raise ValueError('missing_hosts must be "raise" or "skip"')
+    cluster = cluster or Cluster()
     settings = HostSettings(
         host=ROOT_HOST,
         root_pid=os.getpid(),
@@ -81,18 +87,34 @@ async def init(
         preload=tuple(preload),
         max_message_size=UNLIMITED if max_message_size is None else max_message_size,
         buffer_size=buffer_size,
-        hosts=(cluster or Cluster()).slots,
+        slots=cluster.root_slots,
+        ship=ship if isinstance(ship, bool) else tuple(ship),
     )
     with _alone():
-        member, keeper = await _start_host(settings)
+        member, keeper = await start_host(settings)
         set_current_member(member)
+    hosts = Hosts(member, settings, heartbeat, label_output)
     with _second_interrupt_kills(member):
         try:
             member.attach()
+            cluster.started(hosts)
+            await hosts.start(cluster.sources, skip_missing=missing_hosts == "skip")
             yield
         finally:
+            cluster.started(None)
             with trio.CancelScope(shield=True):
-                await _end_host(member, keeper)
+                await _leave(member, hosts, keeper)
+
+
+async def _leave(member: Member, hosts: Hosts, keeper: trio.Process) -> None:
+    """First what runs, then the other hosts, then this one; a Ctrl-C skips to the next."""
+    try:
+        await end_children(member)
+    finally:
+        try:
+            await hosts.end()  # noqa: ASYNC102  # shielded, and bounded
+        finally:
+            await end_host(member, keeper)  # noqa: ASYNC102  # shielded, and bounded
 
 
 _starting = False
@@ -107,139 +129,6 @@ def _alone() -> Generator[None, None, None]:
         yield
     finally:
         _starting = False
-
-
-async def _start_keeper(settings: HostSettings, theirs: socket.socket) -> trio.Process:
-    with theirs:
-        descriptor = theirs.fileno()
-        try:
-            # Its own session: Ctrl-C in the terminal reaches the root alone.
-            return await trio.lowlevel.open_process(
-                [sys.executable, "-P", *_interpreter_flags(), str(_PROGRAM), str(descriptor)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[descriptor],
-                start_new_session=True,
-            )
-        except OSError as exc:
-            reason = f"{sys.executable} could not be executed: {exc}"
-            raise HostUnreachable(settings.host, reason) from exc
-
-
-async def _start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
-    ours, theirs = socket_pair()
-    endpoint = Endpoint(ours)
-    try:
-        keeper = await _start_keeper(settings, theirs)
-    except BaseException:
-        endpoint.close()
-        raise
-    try:
-        entries: list[object] = [*sys.path]
-        path = [entry for entry in entries if isinstance(entry, str)]  # as the importer has it
-        line = json.dumps({"path": path, **settings._asdict()}) + "\n"
-        await _say(endpoint, line.encode())
-        table = await _wait_until_ready(endpoint, settings.host)
-    except BaseException:
-        endpoint.close()
-        with trio.CancelScope(shield=True):
-            keeper.kill()
-            await keeper.wait()
-        raise
-    peer = Peer(settings.host, _ROOT, os.getpid(), "root")
-    member = Member(endpoint, settings, peer, None, table)
-
-    async def why_lost() -> BaseException:
-        return await _why_lost(keeper, settings)
-
-    member.why_lost = why_lost
-    return member, keeper
-
-
-def _interpreter_flags() -> list[str]:
-    """As this interpreter was started: -X, -W, -O, ..."""
-    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return flags
-
-
-async def _say(endpoint: Endpoint, line: bytes) -> None:
-    with suppress(OSError):  # it is gone already (of the same Ctrl-C?); its silence will tell
-        endpoint.push([line])
-        while endpoint.unwritten:  # an import path may be longer than what a socket holds
-            await trio.lowlevel.wait_writable(endpoint.sock)
-            endpoint.write()
-
-
-async def _wait_until_ready(endpoint: Endpoint, host: str) -> int:
-    reader = RequestReader()
-    while True:
-        await trio.lowlevel.wait_readable(endpoint.sock)
-        data = endpoint.read(reader.descriptors)
-        if data == b"":
-            raise HostUnreachable(host, "its fork server ended at once; see what it printed above")
-        if isinstance(data, bytes):
-            reader.feed(data)
-        match reader.next():
-            case (Ready(), [table]):
-                return table
-            case (NotReady(reason), _):
-                raise HostUnreachable(host, f"its fork server could not start:\n{reason}")
-
-
-async def _why_lost(keeper: trio.Process, settings: HostSettings) -> BaseException:
-    """The fork server is gone: wait until the keeper has cleaned up, and say what happened."""
-    with trio.move_on_after(settings.grace + PATIENCE):
-        await keeper.wait()
-    code = keeper.returncode
-    if code is None:
-        reason = f"its fork server is gone, but its keeper (pid {keeper.pid}) does not end"
-    elif code < 0:
-        reason = f"its keeper (pid {keeper.pid}) {describe_exit(code)}"
-    elif code > 64:
-        reason = f"its fork server was killed by {signal_name(code - 64)}"
-    else:
-        reason = "its fork server failed; see what it printed"
-    return HostDied(settings.host, reason)
-
-
-async def _end_host(member: Member, keeper: trio.Process) -> None:
-    """End what is left, then the fork server, then wait for the keeper."""
-    try:
-        await _end_children(member)
-    finally:
-        close_connections(None)
-        member.ask(Stop())
-        try:
-            await _wait_for_keeper(member, keeper)  # noqa: ASYNC102  # shielded, and bounded
-        finally:  # a Ctrl-C
-            set_current_member(None)
-            member.close()
-            os.close(member.table)
-
-
-async def _end_children(member: Member) -> None:
-    """Those that a nursery outside of `init` still had. Ctrl-C skips `grace`."""
-    interruption: BaseException | None = None
-    children = list(member.children.values())
-    for child in children:
-        child.cancel()
-    for child in children:
-        while not child.exited.is_set():
-            try:
-                await child.exited.wait()
-            except KeyboardInterrupt as exc:
-                interruption = exc
-                for other in member.children.values():
-                    other.cancel(0.0)
-    if interruption is not None:
-        raise interruption
-
-
-async def _wait_for_keeper(member: Member, keeper: trio.Process) -> None:
-    with trio.move_on_after(member.settings.grace + PATIENCE):
-        await keeper.wait()
-    if keeper.returncode is None:
-        keeper.kill()
-        await keeper.wait()
 
 
 @contextmanager

@@ -15,5 +15,9 @@ class HostSettings(NamedTuple):
     preload: tuple[str, ...]
     max_message_size: int
     buffer_size: int
-    hosts: tuple[tuple[str, int], ...]
-    """Name and slots of each host of the cluster."""
+    slots: int
+    """How many processes this host is meant for at once."""
+    forward_output: bool = False
+    """What the processes print goes by way of the host's agent."""
+    ship: bool | tuple[str, ...] = True
+    """What other hosts get of a caller's modules: see `_shipping`."""

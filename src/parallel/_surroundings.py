@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ._shipping import Project
+
 
 class Surroundings(NamedTuple):
     """A process's own, at some moment."""
@@ -33,6 +35,14 @@ def look_around(env: Mapping[str, str] | None = None, cwd: str | None = None) ->
     return Surroundings(environ, here, _umask(), sys.path)
 
 
+class Abroad(NamedTuple):
+    """For a process on another host than the caller's: what it finds beyond that host's own."""
+
+    env: dict[str, str]
+    cwd: str | None
+    project: Project | None
+
+
 def _umask() -> int:
     """Read it without setting it: another thread may be creating a file."""
     try:
@@ -52,22 +62,41 @@ def encode_surroundings(around: Surroundings) -> bytes:
     return pickle.dumps((around.environ, around.cwd, around.umask, around.path), protocol=5)
 
 
-def settle_in(data: bytes) -> None:
-    """In a new worker: make the caller's surroundings its own; raises OSError for a bad `cwd`."""
-    environ, cwd, umask, path = pickle.loads(data)
-    for name in os.environ.keys() - environ.keys():
-        del os.environ[name]
-    for name, value in environ.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+def encode_abroad(abroad: Abroad) -> bytes:
+    """For a new worker on another host."""
+    return pickle.dumps((None, abroad.cwd, abroad.env, abroad.project), protocol=5)
+
+
+def settle_in(data: bytes) -> Project | None:
+    """In a new worker: make the caller's surroundings its own; raises OSError for a bad `cwd`.
+
+    Returns the project that it has to find before its task, on another host than the caller's.
+    """
+    environ, cwd, *more = pickle.loads(data)
+    project = None
+    if environ is None:
+        env, project = more
+        os.environ.update(env)
+    else:
+        umask, path = more
+        _replace_environ(environ)
+        os.umask(umask)
+        if path != sys.path:
+            sys.path[:] = path
+            sys.path_importer_cache.clear()
     time.tzset()
-    os.umask(umask)
-    if path != sys.path:
-        sys.path[:] = path
-        sys.path_importer_cache.clear()
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:  # preloaded: all workers would have the same seed
         numpy_random.seed()
     if cwd is not None:
         os.chdir(cwd)
+    return project
+
+
+def _replace_environ(environ: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    for name, value in environ.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 class ParallelError(Exception):
@@ -61,10 +61,15 @@ class UnknownHost(ParallelError):
 
 @dataclass(eq=False)
 class HostUnreachable(ParallelError):
-    """A host could not be started."""
+    """A host could not be started.
+
+    `step` is how far it came: "connection" (there was none, or it took too long), "key" (the host's
+    or the user's was refused), "start" (it was reached, but no program of ours started there).
+    """
 
     host: str
     reason: str
+    step: Literal["connection", "key", "start"] = "start"
 
     def __str__(self) -> str:
         return f"host {self.host!r} could not be started: {self.reason}"
@@ -72,14 +77,17 @@ class HostUnreachable(ParallelError):
 
 @dataclass(eq=False)
 class HostMismatch(ParallelError):
-    """A host's Python or protocol does not fit the caller's."""
+    """A host's Python does not fit the caller's; both are named."""
 
     host: str
     ours: str
     theirs: str
 
     def __str__(self) -> str:
-        return f"host {self.host!r} has {self.theirs}, but this program needs {self.ours}"
+        return (
+            f"host {self.host!r} has {self.theirs}, but this program needs {self.ours}; "
+            "the host's setting python= says where there is one"
+        )
 
 
 @dataclass(eq=False)

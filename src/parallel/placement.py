@@ -15,13 +15,14 @@ class Host(NamedTuple):
     """A host of the cluster.
 
     `slots` is how many processes it is meant for at once, `python` its version, `running` how many
-    run there now.
+    run there now. `down` says why it is not there, and is "" of one that is.
     """
 
     name: str
     slots: int
     python: str
     running: int
+    down: str = ""
 
 
 Placement: TypeAlias = Callable[[Sequence[Host]], str]

@@ -96,15 +96,25 @@ OUT_OF_PLACE: dict[str, bytes] = {
     "Ready": frame(b'["Ready", 1]'),
     "NotReady": frame(b'["NotReady", "no"]'),
     "Cut": frame(b'["Cut", "no"]'),
-    "Begin": frame(b'["Begin", 1, 0, "no"]'),
+    "Begin": frame(b'["Begin", 1, "root", 0, "no"]'),
     "Started": frame(b'["Started", 1, 1, 1]'),
     "Refused": frame(b'["Refused", 1, "no"]'),
-    "Exited": frame(b'["Exited", 1, 0, false, false]'),
-    "Gone": frame(b'["Gone", 1, 1, "no", 0, false, false]'),
+    "Exited": frame(b'["Exited", 1, 0, false, false, ""]'),
+    "Exited, elsewhere": frame(b'["Exited", -1, 0, false, false, ""]'),
+    "Lost": frame(b'["Lost", -1, "host0", "no"]'),
+    "Gone": frame(b'["Gone", "root", 1, 1, "no", 0, false, false]'),
+    "HostUp": frame(b'["HostUp", "host0", 1, "3.11", 1]'),
+    "HostDown": frame(b'["HostDown", "root", "no"]'),
+    "Running": frame(b'["Running", -1]'),
+    "News": frame(b'["News", "no"]'),
+    "Output": frame(b'["Output", 1, 1, "no"]'),
+    "Failed": frame(b'["Failed", 1]'),
+    "Words": frame(b'["Words", 1, "no"]'),
+    "Survey without a descriptor": frame(b'["Survey"]'),
     "Cancel of nobody": frame(b'["Cancel", 77, null]'),
     "Cancel of a negative number": frame(b'["Cancel", -77, 0.0]'),
-    "Watch of a large number": frame(b'["Watch", ' + b"9" * 4000 + b"]"),
-    "Watch of a negative number": frame(b'["Watch", -1]'),
+    "Watch of a large number": frame(b'["Watch", "root", ' + b"9" * 4000 + b"]"),
+    "Watch of a negative number": frame(b'["Watch", "root", -1]'),
 }
 
 
@@ -155,7 +165,7 @@ def speak_out_of_place() -> list[str]:
     line = Line()
     for data in OUT_OF_PLACE.values():
         line.say(data)
-    line.ask(Watch(123456))
+    line.ask(Watch("root", 123456))
     heard: list[str] = []
     while not (isinstance(answer := line.hear(), Gone) and answer.process == 123456):
         assert answer is not None
@@ -238,7 +248,7 @@ def start_on_an_unknown_host() -> str:
     line = Line()
     near, far = socket_pair()
     with near, far:
-        text = '["Start", 1, "%s", "name"]' % ("\u00e9" * 30_000)
+        text = '["Start", 1, "%s", "name", "", 0]' % ("\u00e9" * 30_000)
         line.say(HEADER.pack(len(text.encode()), 1) + text.encode(), [far.fileno()])
     answer = line.hear()
     assert isinstance(answer, Refused), answer
@@ -277,7 +287,7 @@ def ask_without_reading(path: str) -> int:
     asked, rest = 0, b""
     try:
         while True:
-            rest = rest or encode(Watch(1_000_000 + asked))
+            rest = rest or encode(Watch("root", 1_000_000 + asked))
             sent = line.sock.send(rest)
             asked += not rest[sent:]
             rest = rest[sent:]
@@ -302,6 +312,6 @@ def ask_without_end(path: str) -> None:
     while True:
         number += 1
         if number % 50:
-            line.ask(Watch(number))
+            line.ask(Watch("root", number))
         else:
             line.start(number)

@@ -7,30 +7,40 @@ is decided in `plan`.
 
 from __future__ import annotations
 
-import gc
-import importlib
-import io
 import os
+import platform
 import selectors
 import signal
 import socket
-import sys
 import time
 import traceback
-import types
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NoReturn
-
-import parallel
 
 from .._endpoint import MAX_DESCRIPTORS, Endpoint, close_all, socket_pair
 from .._settings import HostSettings
-from .._table import TableWriter, create_table
-from .._wire.requests import Cut, NotReady, Ready, Request, RequestReader, Start, encode
+from .._table import Entry, HostWriter, ProcessWriter, create_table
+from .._wire.news import HostState
+from .._wire.requests import (
+    Begin,
+    Cut,
+    NotReady,
+    Output,
+    Ready,
+    Request,
+    RequestReader,
+    Running,
+    Start,
+    encode,
+)
 from ..errors import ProtocolError
 from . import kernel, worker
-from .plan import ROOT, Close, Enter, Forget, Instruction, Kill, Plan, Send
+from .instruction import Close, Discount, Enter, Forget, Instruction, Kill, Send
+from .outlets import Outlets
+from .plan import ROOT, Plan
+from .preparation import prepare
 
 MAX_UNWRITTEN = 1 << 18
 """Bytes that wait for a client before its own requests have to wait."""
@@ -52,7 +62,7 @@ def serve(descriptor: int, settings: dict[str, Any], keeper: int) -> NoReturn:
     try:
         options = HostSettings(**settings)
         kernel.die_with_parent(keeper)  # a module that hangs here must not outlive it
-        _prepare(options)
+        prepare(options)
         kernel.outlive_parent()
     except BaseException:  # noqa: ASYNC103  # a module of the user's is imported there; the root says what it was
         _say_and_leave(root, traceback.format_exc())
@@ -63,26 +73,6 @@ def _say_and_leave(root: Endpoint, reason: str) -> NoReturn:
     root.sock.setblocking(True)
     root.sock.sendall(encode(NotReady(reason[-30_000:])))
     os._exit(0)
-
-
-def _prepare(settings: HostSettings) -> None:
-    """All that a worker shall find done."""
-    kernel.adopt_orphans()
-    kernel.raise_open_files()
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    sys.argv = [""]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)  # what a killed worker printed is not lost
-    for name in dir(parallel):
-        getattr(parallel, name)  # loads it, once for all workers
-    for name in settings.preload:
-        importlib.import_module(name)
-    worker.rehearse(settings)
-    kernel.set_process_name("parallel-forkserver")
-    gc.collect()
-    gc.freeze()
-    gc.disable()
 
 
 class Client:
@@ -112,11 +102,19 @@ class ForkServer:
 
     def __init__(self, root: Endpoint, settings: HostSettings, keeper: int) -> None:
         self.settings = settings
-        self.plan = Plan(settings.host, settings.root_pid, settings.grace)
+        forwards = settings.forward_output
+        self.plan = Plan(settings.host, settings.root_pid, settings.grace, forwards)
         self.selector = selectors.DefaultSelector()
         self.clients: dict[int, Client] = {}
         self.table_descriptor = create_table(settings.root_pid)
-        self.table = TableWriter(self.table_descriptor)
+        self.table = ProcessWriter(self.table_descriptor)
+        here = HostState(
+            settings.host, settings.slots, platform.python_version(), settings.root_pid
+        )
+        HostWriter(self.table_descriptor).write([here])
+        self.told_running = 0
+        self.pipes: dict[int, list[int]] = {}
+        """What a spare will print into, and its errors: the ends to read from."""
         self.children = kernel.Children()
         self.memory_kills = kernel.MemoryKills()
         self.oom_kills = self.memory_kills.count()
@@ -142,6 +140,7 @@ class ForkServer:
                 handle(events)
             self._carry_out(self.plan.due(time.monotonic()))
             self._settle()
+            self._tell_running()
             if not ready and self._wants_spare():
                 self._add_spare()
         os._exit(0)  # the spares end with us, and the keeper sees to it
@@ -165,17 +164,38 @@ class ForkServer:
 
     def _do(self, instruction: Instruction) -> None:
         match instruction:
+            case Send(number, Begin() as begin, descriptors):
+                self._forward_output(number, begin.name)
+                self._send(number, begin, descriptors)
             case Send(number, request, descriptors):
                 self._send(number, request, descriptors)
             case Kill(pid, number):
                 kernel.kill(pid, number)
-            case Enter(number, owner, pid, name):
-                self.table.add(number, owner, pid, name)
+            case Enter(number, owner_host, owner, pid, name):
+                elsewhere = "" if owner_host == self.settings.host else owner_host
+                self.table.add(Entry(number, owner, time.time(), pid, name, elsewhere))
+            case Discount(number):
+                self.table.discount(number)
             case Forget(number):
                 self.table.remove(number)
                 self._remove_client(number)
+                close_all(self.pipes.pop(number, ()))
             case Close(descriptors):
                 close_all(descriptors)
+
+    def _tell_running(self) -> None:
+        """The agent passes on how many processes run here."""
+        count = self.table.running
+        if count != self.told_running and self.plan.agent is not None:
+            self.told_running = count
+            self._send(self.plan.agent.number, Running(count), ())
+
+    def _forward_output(self, number: int, name: str) -> None:
+        """A spare begins: the agent gets what it prints into."""
+        pipes = self.pipes.pop(number, None)
+        if pipes is not None:
+            pid = self.plan.processes[number].pid
+            self._send(ROOT, Output(number, pid, name), pipes)
 
     # Clients
 
@@ -253,7 +273,8 @@ class ForkServer:
             raise ProtocolError("there came more descriptors than any request has")
 
     def _answer(self, client: Client, request: Request, descriptors: list[int]) -> None:
-        if isinstance(request, Start) and not self.plan.spares:
+        if self.plan.is_for_here(request) and not self.plan.spares:
+            assert isinstance(request, Start)
             try:
                 self._fork()
             except OSError as exc:
@@ -286,20 +307,28 @@ class ForkServer:
     def _fork(self) -> None:
         ours, theirs = socket_pair()
         number, parent = self.next_number, os.getpid()
+        outlets: Outlets | None = None
         try:
+            outlets = Outlets() if self.settings.forward_output else None
             pid = os.fork()
         except OSError:
             ours.close()
             theirs.close()
+            if outlets is not None:
+                outlets.close()
             raise
         if pid == 0:
             try:
                 ours.close()
                 self._leave_to_parent()
+                if outlets is not None:
+                    outlets.print_into()
                 worker.work(theirs, self.settings, self.table_descriptor, parent)
             finally:
                 os._exit(1)
         theirs.close()
+        if outlets is not None:
+            self.pipes[number] = outlets.keep()
         self.next_number += 1
         self._add_client(number, Endpoint(ours))
         self.plan.add_spare(number, pid)
@@ -311,7 +340,7 @@ class ForkServer:
         """
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for descriptor in self.private_descriptors:
+        for descriptor in chain(self.private_descriptors, *self.pipes.values()):
             os.close(descriptor)
 
     # Ends

@@ -10,6 +10,10 @@ The rules:
   below gets a later one.
 * When an owner is gone, what it owned is cancelled.
 * A process is reported as gone when nothing below it is left, programs that it started included.
+* A process on another host is a process like any other, but what is done to it is said to the
+  agent, and what becomes of it is heard from there. When its host is gone, so is it.
+* A host that is not the root's belongs to its agent, which asks for what other hosts want. The
+  root's agent is a worker; when the root is gone it goes last, for the others may need it.
 """
 
 from __future__ import annotations
@@ -19,82 +23,52 @@ import signal
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from .._wire.requests import (
     Begin,
     Cancel,
     Exited,
+    Failed,
     Gone,
+    HostDown,
+    Lost,
     Refused,
     Request,
+    Serve,
     Start,
     Started,
     Stop,
+    Survey,
     Watch,
+    Words,
 )
+from ..errors import describe_exit
+from .instruction import Close, Discount, Enter, Forget, Instruction, Kill, Send
 
 ROOT = 0
 _REMEMBERED = 1000
 """So many of the dead are remembered, for who asks late."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send this to that process."""
-
-    process: int
-    request: Request
-    descriptors: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """Send this signal to that process."""
-
-    pid: int
-    signal: signal.Signals
-
-
-@dataclass(frozen=True, slots=True)
-class Enter:
-    """Write this process down as running."""
-
-    process: int
-    owner: int
-    pid: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Nothing of this process is left."""
-
-    process: int
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close these descriptors: nobody wants them."""
-
-    descriptors: Sequence[int]
-
-
-Instruction: TypeAlias = Send | Kill | Enter | Forget | Close
-
-
 @dataclass(slots=True)
 class Process:
-    """What is known of a process."""
+    """What is known of a process; one on another host has a number below 0 and no pid."""
 
     number: int
     pid: int
+    host: str
     name: str = ""
     owner: Process | None = None
     request: int = 0
     alive: bool = True
     returncode: int | None = None
     maybe_oom: bool = False
+    asked: bool = False
+    """The agent was asked for its last words."""
+    stderr: str | None = None
+    """They."""
+    settled: bool = False
+    """None of the programs that it had started is left."""
     cancelled: bool = False
     killed: bool = False
     deadline: float | None = None
@@ -108,25 +82,50 @@ class Process:
             outside_in.extend(process.children.values())
         return reversed(outside_in)
 
+    @property
+    def is_elsewhere(self) -> bool:
+        return self.number < 0
+
+    @property
+    def failed(self) -> bool:
+        return self.returncode != 0 and not self.cancelled
+
     def fate(self) -> Gone:
         return Gone(
-            self.number, self.pid, self.name, self.returncode, self.cancelled, self.maybe_oom
+            self.host,
+            self.number,
+            self.pid,
+            self.name,
+            self.returncode,
+            self.cancelled,
+            self.maybe_oom,
+        )
+
+    def report(self) -> Exited:
+        assert self.returncode is not None
+        return Exited(
+            self.request, self.returncode, self.cancelled, self.maybe_oom, self.stderr or ""
         )
 
 
 class Plan:
-    """The state of a host's processes."""
+    """The state of a host's processes; `forwards`: what they print goes through its agent."""
 
-    def __init__(self, host: str, root_pid: int, grace: float) -> None:
+    def __init__(self, host: str, root_pid: int, grace: float, forwards: bool = False) -> None:
         self.host = host
         self.grace = grace
-        self.root = Process(ROOT, root_pid, "root")
+        self.root = Process(ROOT, root_pid, host, "root")
         self.processes = {ROOT: self.root}
         self.spares: OrderedDict[int, Process] = OrderedDict()
+        self.agent: Process | None = self.root if forwards else None
+        self._forwards = forwards
         self._by_pid: dict[int, Process] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._unreported: dict[int, Process] = {}
         self._fates: OrderedDict[int, Gone] = OrderedDict()
+        self._watchers: dict[tuple[str, int], set[int]] = {}
+        """Of processes elsewhere."""
+        self._last_elsewhere = 0
 
     @property
     def finished(self) -> bool:
@@ -144,12 +143,14 @@ class Plan:
 
     def add_spare(self, number: int, pid: int) -> None:
         """A process waits for work."""
-        self.spares[number] = self._by_pid[pid] = Process(number, pid)
+        self.spares[number] = self._by_pid[pid] = Process(number, pid, self.host)
+
+    # What is asked
 
     def asked(
         self, asker: int, request: Request, descriptors: Sequence[int], now: float
     ) -> list[Instruction]:
-        """A client asked for something. A `Start` needs a spare."""
+        """A client asked for something. A `Start` for this host needs a spare."""
         client = self.processes.get(asker)
         if client is None or not client.alive:
             return [Close(descriptors)]
@@ -159,11 +160,18 @@ class Plan:
             case Cancel(number, grace):
                 child = client.children.get(number)
                 wanted = now + (self.grace if grace is None else grace)
-                return self._cancel(child, wanted) if child is not None else []
-            case Watch(number):
-                return self._watch(client, number)
+                return self._cancel(child, wanted, now) if child is not None else []
+            case Watch(host, number):
+                return self._watch(client, host, number)
+            case Survey() if self._agent_lives and client is not self.agent:
+                return self._to_agent(request, descriptors)
+            case Serve() if client.owner is self.root and self.agent is None:
+                self.agent = client
+                return [Discount(client.number)]
             case Stop() if client is self.root:
                 return self.root_gone(now)
+            case _ if client is self.agent:
+                return [Close(descriptors), *self._heard(request)]
             case _:
                 return [Close(descriptors)]
 
@@ -172,6 +180,10 @@ class Plan:
     ) -> list[Instruction]:
         """There can be no process."""
         return [Close(descriptors), Send(asker, Refused(request.request, why))]
+
+    def is_for_here(self, request: Request) -> bool:
+        """Whether it needs a spare."""
+        return isinstance(request, Start) and request.host == self.host
 
     def undelivered(self, number: int, why: str) -> list[Instruction]:
         """What was sent to a process was lost on the way: it may wait for that for ever."""
@@ -184,7 +196,7 @@ class Plan:
     def _start(
         self, owner: Process, request: Start, descriptors: Sequence[int]
     ) -> list[Instruction]:
-        if request.host != self.host:
+        if not self.is_for_here(request) and not self._agent_lives:
             return self.refused(owner.number, request, descriptors, f"no host {request.host!r}")
         if not descriptors:
             why = "its connection did not arrive: too many open files"
@@ -192,34 +204,143 @@ class Plan:
         if request.request in owner.children:
             why = f"request {request.request} is under way already"
             return self.refused(owner.number, request, descriptors, why)
+        if not self.is_for_here(request):
+            return self._start_elsewhere(owner, request, descriptors)
         number, process = self.spares.popitem(last=False)
-        process.name, process.owner, process.request = request.name, owner, request.request
-        self.processes[number] = owner.children[request.request] = process
-        begin = Begin(number, owner.number, request.name)
+        self._adopt(process, owner, request)
+        owner_host, owner_number = self.host, owner.number
+        if owner is self.agent and request.owner_host:  # of nobody else would it be true
+            owner_host, owner_number = request.owner_host, request.owner
+        begin = Begin(number, owner_host, owner_number, request.name)
         return [
-            Enter(number, owner.number, process.pid, request.name),
+            Enter(number, owner_host, owner_number, process.pid, request.name),
             Send(number, begin, descriptors),
             Send(owner.number, Started(request.request, number, process.pid)),
         ]
 
-    def _watch(self, client: Process, number: int) -> list[Instruction]:
+    def _adopt(self, process: Process, owner: Process, request: Start) -> None:
+        process.name, process.owner, process.request = request.name, owner, request.request
+        self.processes[process.number] = owner.children[request.request] = process
+
+    def _start_elsewhere(
+        self, owner: Process, request: Start, descriptors: Sequence[int]
+    ) -> list[Instruction]:
+        self._last_elsewhere -= 1
+        process = Process(self._last_elsewhere, 0, request.host)
+        self._adopt(process, owner, request)
+        forwarded = request._replace(
+            request=process.number, owner_host=self.host, owner=owner.number
+        )
+        return self._to_agent(forwarded, descriptors)
+
+    def _watch(self, client: Process, host: str, number: int) -> list[Instruction]:
+        if host != self.host:
+            if not self._agent_lives:
+                return [Send(client.number, HostDown(host, "there is no agent any more"))]
+            self._watchers.setdefault((host, number), set()).add(client.number)
+            return self._to_agent(Watch(host, number))
         process = self.processes.get(number)
         if process is not None and process.alive:
             process.watchers.add(client.number)
             return []
-        fate = self._fates.get(number, Gone(number, 0, "", None, False, False))
-        return [Send(client.number, fate)]
+        unknown = Gone(self.host, number, 0, "", None, False, False)
+        return [Send(client.number, self._fates.get(number, unknown))]
 
-    def _cancel(self, process: Process, deadline: float) -> list[Instruction]:
+    # Other hosts
+
+    @property
+    def _agent_lives(self) -> bool:
+        return self.agent is not None and self.agent.alive
+
+    def _to_agent(self, request: Request, descriptors: Sequence[int] = ()) -> list[Instruction]:
+        if self.agent is None or not self.agent.alive:
+            return [Close(descriptors)]
+        return [Send(self.agent.number, request, descriptors)]
+
+    def _heard(self, request: Request) -> list[Instruction]:
+        """The agent says something of other hosts, or of a dead process here."""
+        match request:
+            case Started(number) | Refused(number) | Exited(number) | Lost(number) if number < 0:
+                process = self.processes.get(number)
+                return [] if process is None else self._heard_of(process, request)
+            case Gone(host, number):
+                watchers = self._watchers.pop((host, number), ())
+                return [Send(watcher, request) for watcher in watchers]
+            case HostDown():
+                return self._host_down(request)
+            case Words(number, text) if number in self._unreported:
+                process = self._unreported[number]
+                process.stderr = text
+                return self._report_upwards(process)
+        return []
+
+    def _heard_of(self, process: Process, report: Request) -> list[Instruction]:
+        assert isinstance(report, Started | Refused | Exited | Lost)
+        owner = process.owner
+        assert owner is not None
+        if isinstance(report, Started):
+            return [Send(owner.number, report._replace(request=process.request))]
+        if isinstance(report, Exited):
+            process.returncode = report.returncode
+            process.cancelled = report.cancelled
+        return self._end_elsewhere(process, report._replace(request=process.request))
+
+    def _end_elsewhere(self, process: Process, report: Request) -> list[Instruction]:
+        """It is gone, and so was all below it before."""
+        owner = process.owner
+        assert owner is not None
+        del self.processes[process.number], owner.children[process.request]
+        told: list[Instruction] = [Send(owner.number, report)] if owner.alive else []
+        return told + self._report_upwards(owner)
+
+    def _host_down(self, down: HostDown) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        for process in [each for each in self.processes.values() if each.host == down.host]:
+            if process.is_elsewhere:
+                lost = Lost(process.request, down.host, down.reason)
+                instructions += self._end_elsewhere(process, lost)
+                if self._agent_lives:
+                    # If its Start is still on the way it may reach a new host of the same name.
+                    instructions += self._to_agent(Cancel(process.number, 0.0))
+        for key in [key for key in self._watchers if key[0] == down.host]:
+            instructions += [Send(watcher, down) for watcher in self._watchers.pop(key)]
+        return instructions
+
+    def _agent_gone(self, how: str) -> list[Instruction]:
+        """With it go all other hosts, and what it was still to say of this one."""
+        assert self.agent is not None
+        reason = f"the agent that held the link to it (pid {self.agent.pid}) {how}"
+        self.agent = None
+        hosts = {each.host for each in self.processes.values() if each.is_elsewhere}
+        hosts.update(host for host, _ in self._watchers)
+        instructions: list[Instruction] = []
+        for host in hosts:
+            instructions += self._host_down(HostDown(host, reason))
+        for process in list(self._unreported.values()):
+            instructions += self._report_upwards(process)
+        return instructions
+
+    # What shall end
+
+    def _cancel(self, process: Process, deadline: float, now: float) -> list[Instruction]:
         owner = process.owner
         if owner is not None and owner.deadline is not None:
             deadline = min(deadline, owner.deadline)
         first = process.alive and not process.cancelled
         process.cancelled |= first  # who has crashed already was not cancelled
-        if process.deadline is None or deadline < process.deadline:
-            process.deadline = deadline
-            heapq.heappush(self._deadlines, (deadline, process.number))
+        sooner = self._set_deadline(process, deadline)
+        if process.is_elsewhere:
+            left = max(deadline - now, 0.0)
+            return self._to_agent(Cancel(process.number, left)) if sooner else []
         return [Kill(process.pid, signal.SIGTERM)] if first else []
+
+    def _set_deadline(self, process: Process, deadline: float) -> bool:
+        """Whether that is sooner than it was."""
+        if process.deadline is not None and deadline >= process.deadline:
+            return False
+        process.deadline = deadline
+        heapq.heappush(self._deadlines, (deadline, process.number))
+        return True
 
     def due(self, now: float) -> list[Instruction]:
         """Time has passed: kill what should be gone by now."""
@@ -235,19 +356,45 @@ class Plan:
         if process.killed:
             return []  # with its owner, and all below it: they often have the same deadline
         living = [below for below in process.below() if below.alive and not below.killed]
+        instructions: list[Instruction] = []
         for below in living:
             below.killed = below.cancelled = True
-        return [Kill(below.pid, signal.SIGKILL) for below in living]
+            if below.is_elsewhere:
+                instructions += self._to_agent(Cancel(below.number, 0.0))
+            else:
+                instructions.append(Kill(below.pid, signal.SIGKILL))
+        return instructions
 
     def root_gone(self, now: float) -> list[Instruction]:
         """The root is dead, or wants no more."""
         self.root.alive = False
-        return self._end_children(self.root, now)
+        return self._end_children(self.root, now) + self._root_is_no_agent()
+
+    def _root_is_no_agent(self) -> list[Instruction]:
+        return self._agent_gone("is gone") if self.agent is self.root else []
 
     def connection_lost(self, number: int, now: float) -> list[Instruction]:
         """A client closed its connection: nobody is there who could own a process."""
         process = self.processes.get(number)
-        return [] if process is None else self._end_children(process, now)
+        if process is None:
+            return []
+        instructions = self._end_children(process, now)
+        if process is self.root:
+            return instructions + self._root_is_no_agent()
+        if process is self.agent and process.alive:  # without us it has its links for nothing
+            instructions.append(Kill(process.pid, signal.SIGKILL))
+        return instructions
+
+    def _end_children(self, owner: Process, now: float) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        for child in owner.children.values():
+            if child is self.agent and len(owner.children) > 1:
+                self._set_deadline(child, now + self.grace)  # it is the last to be asked
+            else:
+                instructions += self._cancel(child, now + self.grace, now)
+        return instructions
+
+    # What has ended
 
     def died(self, pid: int, returncode: int, maybe_oom: bool, now: float) -> list[Instruction]:
         """A child of the fork server is dead; orphans, which are not of its making, count not."""
@@ -264,13 +411,9 @@ class Plan:
         self._unreported[process.number] = process
         self._remember(process)
         told: list[Instruction] = [Send(watcher, process.fate()) for watcher in process.watchers]
+        if process is self.agent:
+            told += self._agent_gone(describe_exit(returncode))
         return told + self._end_children(process, now)
-
-    def _end_children(self, owner: Process, now: float) -> list[Instruction]:
-        instructions: list[Instruction] = []
-        for child in owner.children.values():
-            instructions += self._cancel(child, now + self.grace)
-        return instructions
 
     def _remember(self, process: Process) -> None:
         self._fates[process.number] = process.fate()
@@ -281,25 +424,45 @@ class Plan:
         """No orphan is left: report the dead below whom nothing is left."""
         instructions: list[Instruction] = []
         for process in list(self._unreported.values()):
-            candidate: Process | None = process
-            while candidate is not None and self._is_over(candidate):
-                instructions += self._report(candidate)
-                candidate = candidate.owner
+            process.settled = True
+            instructions += self._report_upwards(process)
+        return instructions
+
+    def _report_upwards(self, process: Process) -> list[Instruction]:
+        """Report a dead process if nothing below it is left, and so on to its owner."""
+        instructions: list[Instruction] = []
+        candidate: Process | None = process
+        while candidate is not None and self._is_over(candidate):
+            if self._wants_words(candidate):
+                candidate.asked = True
+                return instructions + self._to_agent(Failed(candidate.number))
+            instructions += self._report(candidate)
+            candidate = candidate.owner
+        if candidate is self.root and not self.root.alive:
+            instructions += self._end_agent()
         return instructions
 
     def _is_over(self, process: Process) -> bool:
-        return process.number in self._unreported and not process.children
+        if process.number not in self._unreported or not process.settled or process.children:
+            return False
+        return process.stderr is not None or not process.asked or not self._agent_lives
+
+    def _wants_words(self, process: Process) -> bool:
+        owner_lives = process.owner is not None and process.owner.alive
+        somebody_knows = self._forwards and self._agent_lives
+        return somebody_knows and owner_lives and process.failed and not process.asked
 
     def _report(self, process: Process) -> list[Instruction]:
         del self._unreported[process.number], self.processes[process.number]
         owner = process.owner
         assert owner is not None
         del owner.children[process.request]
-        instructions: list[Instruction] = [Forget(process.number)]
-        if owner.alive:
-            assert process.returncode is not None
-            report = Exited(
-                process.request, process.returncode, process.cancelled, process.maybe_oom
-            )
-            instructions.append(Send(owner.number, report))
-        return instructions
+        told: list[Instruction] = [Send(owner.number, process.report())] if owner.alive else []
+        return [Forget(process.number), *told]
+
+    def _end_agent(self) -> list[Instruction]:
+        """The root is gone; if its agent is all that is left, it goes too."""
+        if self.agent is None or len(self.root.children) != 1 or self.agent.cancelled:
+            return []
+        self.agent.cancelled = True
+        return [Kill(self.agent.pid, signal.SIGTERM)]

@@ -41,7 +41,7 @@ from .._wire.failure import as_remote_error, encode_failure, text_of
 from .._wire.frames import Frame, Kind
 from .._wire.greetings import Peer, Reset
 from .._wire.requests import Begin, RequestReader, encode
-from . import kernel
+from . import kernel, projects
 
 REHEARSALS = 12
 """The interpreter specialises code that has run about eight times."""
@@ -100,7 +100,7 @@ async def _rehearse_once(settings: HostSettings) -> None:
     with request[0], channel[0]:
         passed = array.array("i", [control[1].detach(), channel[1].detach()])
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)
-        request[0].sendmsg([encode(Begin(0, 0, "rehearsal"), 2)], [rights])
+        request[0].sendmsg([encode(Begin(0, settings.host, 0, "rehearsal"), 2)], [rights])
         close_all(passed)
         caller.push(Kind.SETTINGS, encode_surroundings(look_around()))
         caller.accept(pack((_nothing, ())))
@@ -212,7 +212,8 @@ class Worker:
         self.name = begin.name
         kernel.set_process_name(begin.name)
         peer = Peer(settings.host, begin.process, os.getpid(), begin.name)
-        self.member = Member(self.endpoint, settings, peer, begin.owner, self.table)
+        owner = (begin.owner_host, begin.owner)
+        self.member = Member(self.endpoint, settings, peer, owner, self.table)
         self.member.why_lost = _end_with_fork_server
         set_current_member(self.member)
         control, *channel = descriptors
@@ -227,8 +228,14 @@ class Worker:
 
     async def _receive_task(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         settings = await self._receive(Kind.SETTINGS)
-        settle_in(bytes(settings.body))
-        task = await self._receive(Kind.MESSAGE)
+        project = settle_in(bytes(settings.body))
+        if project is not None and not projects.use(project, self.settings.host):
+            self.control.push(Kind.WANTED)
+            task = await self._receive(Kind.MESSAGE)
+            archive = await self._receive(Kind.ARCHIVE)
+            projects.store(project, bytes(archive.body))
+        else:
+            task = await self._receive(Kind.MESSAGE)
         what = f"the task {self.name!r}"
         function, args = unpack(task.body, task.buffers, task.descriptors, what)
         return function, args if self.hub is None else (self.hub, *args)

@@ -48,6 +48,9 @@ class Kind(enum.IntEnum):
     RAISED = 10  # from a worker: its function's exception
     EXIT = 11  # from a worker: its function ended the process, and how
     CLOSE = 12  # this end is gone, as it wished; says END too
+    RELAYED = 13  # from an agent: the other end of this connection is on another host
+    WANTED = 14  # from a worker: the project that its settings name is not here
+    ARCHIVE = 15  # to a worker: that project's archive
 
 
 _MESSAGE = int(Kind.MESSAGE)
@@ -76,6 +79,11 @@ def encode_head(kind: Kind, size: int, sizes: Sequence[int] = (), descriptors: i
     """The bytes of a frame up to its body of `size` bytes, which is not copied if it is large."""
     header = HEADER.pack(MAGIC, kind, descriptors, len(sizes), size)
     return header + struct.pack(f"<{len(sizes)}Q", *sizes)
+
+
+RELAYED = encode(Kind.RELAYED)
+"""Tells who is at a socket that its other end is an agent's: what comes is not over when the
+process at the far end is gone, but when this connection ends."""
 
 
 class FrameReader:
@@ -111,6 +119,11 @@ class FrameReader:
         """Take note that `count` bytes were written to the front of `target`."""
         assert self.target is not None
         self.target = self.target[count:] if count < len(self.target) else None
+
+    def finish(self) -> None:
+        """No more bytes will come: what there is of a frame is none, though its memory is there."""
+        self.target = None
+        self._partial = None
 
     def next(self) -> Frame | None:
         """The next frame, or None while it is not complete.

@@ -1,4 +1,9 @@
-"""What a process and its host's fork server say to each other.
+"""What a process and its host's fork server say to each other, and the agents among themselves.
+
+A process asks its fork server for a process on any host. What is meant for another host goes on to
+the agent of its own, from there to the root's agent, to the agent of the other host and to the fork
+server there; what that says comes back the same way. At each step the message is the same, only
+the number of the request is that of the step.
 
 Each message is a small JSON list behind a header with its length and the number of descriptors
 that travel with it. JSON, not pickle: the fork server must survive whatever a client sends, and
@@ -23,11 +28,16 @@ MAX_TEXT = 5_000
 
 
 class Start(NamedTuple):
-    """Client: start a process. Descriptors: its control connection and, for a hub, a channel."""
+    """Client: start a process. Descriptors: its control connection and, for a hub, a channel.
+
+    `owner_host` and `owner` say who asks, where that is a process of another host.
+    """
 
     request: int
     host: str
     name: str
+    owner_host: str = ""
+    owner: int = 0
 
 
 class Cancel(NamedTuple):
@@ -40,11 +50,20 @@ class Cancel(NamedTuple):
 class Watch(NamedTuple):
     """Client: say so when that process is gone."""
 
+    host: str
     process: int
 
 
+class Serve(NamedTuple):
+    """A worker: I am this host's agent; what concerns other hosts comes to me."""
+
+
+class Survey(NamedTuple):
+    """Client: write who runs (everywhere; to another host's agent: there) to the descriptor."""
+
+
 class Stop(NamedTuple):
-    """Root: end."""
+    """Root: end. To another host's agent: end the host."""
 
 
 class Ready(NamedTuple):
@@ -69,6 +88,7 @@ class Begin(NamedTuple):
     """Fork server, to a spare: be this process. Descriptors: as in `Start`."""
 
     process: int
+    owner_host: str
     owner: int
     name: str
 
@@ -95,11 +115,21 @@ class Exited(NamedTuple):
     returncode: int
     cancelled: bool
     maybe_oom: bool
+    stderr: str = ""
+
+
+class Lost(NamedTuple):
+    """Fork server: the host of the process of that request is gone, and the process with it."""
+
+    request: int
+    host: str
+    reason: str
 
 
 class Gone(NamedTuple):
     """Fork server: a watched process is gone."""
 
+    host: str
     process: int
     pid: int
     name: str
@@ -108,10 +138,61 @@ class Gone(NamedTuple):
     maybe_oom: bool
 
 
+class HostUp(NamedTuple):
+    """Agent, to the root's: this host is there."""
+
+    host: str
+    slots: int
+    python: str
+    pid: int
+
+
+class HostDown(NamedTuple):
+    """Agent: that host is there no more, and why. Fork server, to who watches a process of it."""
+
+    host: str
+    reason: str
+
+
+class Running(NamedTuple):
+    """Fork server, to its agent, and that to the root's: so many processes run on this host."""
+
+    processes: int
+
+
+class News(NamedTuple):
+    """Root's agent, to the others: the state of these hosts, a list of `HostState` in JSON."""
+
+    hosts: str
+
+
+class Output(NamedTuple):
+    """Fork server, to its agent: a process begins. Descriptors: what it prints, and its errors."""
+
+    process: int
+    pid: int
+    name: str
+
+
+class Failed(NamedTuple):
+    """Fork server, to its agent: that process is dead; what were its last words?"""
+
+    process: int
+
+
+class Words(NamedTuple):
+    """Agent: the last lines of that process's errors."""
+
+    process: int
+    text: str
+
+
 Request: TypeAlias = (
     Start
     | Cancel
     | Watch
+    | Serve
+    | Survey
     | Stop
     | Ready
     | NotReady
@@ -120,7 +201,15 @@ Request: TypeAlias = (
     | Started
     | Refused
     | Exited
+    | Lost
     | Gone
+    | HostUp
+    | HostDown
+    | Running
+    | News
+    | Output
+    | Failed
+    | Words
 )
 
 _TYPES: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}
@@ -140,9 +229,14 @@ _FIELDS = {
 }
 
 
+def encode_body(request: Request) -> bytes:
+    """The bytes of a message without its header, of any length."""
+    return json.dumps([type(request).__name__, *request]).encode()
+
+
 def encode(request: Request, descriptors: int = 0) -> bytes:
     """The bytes of a message that travels with that many descriptors."""
-    body = json.dumps([type(request).__name__, *request]).encode()
+    body = encode_body(request)
     if len(body) > MAX_REQUEST:  # the end of a traceback says most
         fields = [value[-MAX_TEXT:] if isinstance(value, str) else value for value in request]
         body = json.dumps([type(request).__name__, *fields]).encode()

@@ -1,0 +1,59 @@
+"""Pipes: streams of descriptors, as a link wants them.
+
+trio's own tries to read before it waits, which fails for whoever answers one message with another.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+
+READ_SIZE = 1 << 16
+
+
+class PipeSendStream(trio.abc.SendStream):
+    """A descriptor that is written; it is made non-blocking, and is closed with the stream."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._stream = trio.lowlevel.FdStream(descriptor)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._stream.send_all(data)
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """See `parallel._link.Prompt`."""
+        try:
+            return os.write(self._stream.fileno(), data)
+        except OSError:
+            return 0
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._stream.aclose()
+
+
+class PipeReceiveStream(trio.abc.ReceiveStream):
+    """A descriptor that is read; it is made non-blocking, and is closed with the stream."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._stream = trio.lowlevel.FdStream(descriptor)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See `trio.abc.ReceiveStream`."""
+        if self._stream.fileno() >= 0:
+            await trio.lowlevel.wait_readable(self._stream.fileno())
+            try:
+                return os.read(self._stream.fileno(), max_bytes or READ_SIZE)
+            except OSError:
+                pass  # somebody was faster, or it broke: the stream's own words tell
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """See `trio.abc.ReceiveStream`."""
+        await self._stream.aclose()

@@ -1,0 +1,72 @@
+"""The showcase: who reads it sees something whole, or nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from parallel._showcase import Showcase, read_showcase
+
+
+@pytest.fixture
+def showcase() -> Iterator[Showcase]:
+    showcase = Showcase()
+    yield showcase
+    showcase.close()
+
+
+def test_what_is_shown_is_read_with_its_time_until_something_else_is_shown(
+    showcase: Showcase,
+) -> None:
+    for text in (b"first and long", b"second", b""):
+        before = time.time()
+        showcase.show(text)
+        shown = read_showcase(showcase.descriptor)
+        assert shown is not None
+        assert shown.data == text
+        assert before <= shown.time <= time.time()
+
+
+def test_before_anything_is_shown_there_is_nothing(showcase: Showcase) -> None:
+    assert read_showcase(showcase.descriptor) is None
+
+
+def test_what_is_no_showcase_shows_nothing() -> None:
+    descriptor = os.memfd_create("something else")
+    try:
+        os.pwrite(descriptor, bytes(1000), 0)
+        assert read_showcase(descriptor) is None
+    finally:
+        os.close(descriptor)
+
+
+def test_a_writer_that_died_halfway_leaves_nothing_to_see(showcase: Showcase) -> None:
+    showcase.show(b"whole")
+    os.pwrite(showcase.descriptor, b"wh", os.fstat(showcase.descriptor).st_size - len("whole"))
+    os.pwrite(showcase.descriptor, b"at", os.fstat(showcase.descriptor).st_size - len("at"))
+    assert read_showcase(showcase.descriptor) is None
+
+
+def test_a_reader_never_sees_parts_of_two_writes(showcase: Showcase) -> None:
+    """Each write is of one letter, and as long as the letter is high."""
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.is_set():
+            for letter in range(60, 120):
+                showcase.show(bytes([letter]) * letter * 500)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = [shown for _ in range(2000) if (shown := read_showcase(showcase.descriptor))]
+    finally:
+        over.set()
+        writer.join()
+    assert seen
+    for data, _ in seen:
+        assert data == data[:1] * data[0] * 500
