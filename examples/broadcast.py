@@ -14,10 +14,10 @@ import trio
 import parallel
 
 SUBSCRIBERS = 20
-MESSAGES = 400
+MESSAGES = 200
 PACE = 0.0005
-NAP = 0.005
-NEWS = b"." * 8_000
+NAP = 0.02
+NEWS = b"." * 16_000
 LAST = -1
 
 Tick = tuple[int, bytes]

@@ -28,8 +28,8 @@ def ssh(sshd: Sshd, **settings: Any) -> Ssh:
 
 def named(pids: dict[int, str], name: str) -> int:
     """The pid of the only process of that name."""
-    (found,) = [pid for pid, command in pids.items() if command == name]
-    return found
+    # A new spare is called as its fork server until it has taken a name of its own.
+    return min(pid for pid, command in pids.items() if command == name)
 
 
 def kill(*pids: int, number: int = signal.SIGKILL) -> None:

@@ -105,7 +105,7 @@ class Hosts:
             await self._tell(Miss(host.number, launcher.name, reason))
             await host.started.wait()
         finally:
-            del self._hosts[host.number]
+            self._forget(host)
 
     async def add(self, launcher: Launcher, number: int | None = None) -> int:
         """Start one more; how many bytes it was sent for that. Raises why it could not be."""
@@ -232,8 +232,12 @@ class Hosts:
         except Exception as exc:  # of a launcher, which is anybody's code; whoever waits raises it
             host.fail(_leaves(exc)[0])
         finally:
-            del self._hosts[host.number]
+            self._forget(host)
             host.left.set()
+
+    def _forget(self, host: _Host) -> None:
+        if self._hosts.get(host.number) is host:  # a missing one is noted under the same number
+            del self._hosts[host.number]
 
     def _config(self, launcher: Launcher) -> dict[str, object]:
         settings = self._settings._replace(

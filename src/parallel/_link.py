@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
-from ._ends import NOWHERE, Data, End, abandon, join
+from ._ends import NOWHERE, Data, End, abandon, discard, join
 from ._wire.liveness import PINGS, Silence
 from ._wire.multiplexer import (
     WINDOW,
@@ -281,7 +281,7 @@ class Link:
         """Send a request, and with it these ends as streams."""
         if self._is_over:
             for end in ends:
-                abandon(end)
+                discard(end)
             return
         streams, frames = self._open(ends, 0)
         self._send([*frames, *self._multiplexer.message(encode_body(request))])
