@@ -15,9 +15,6 @@ from typing import Any
 import asyncssh  # noqa: TID253  # this is a program, which nothing imports
 from asyncssh.constants import EXTENDED_DATA_STDERR  # noqa: TID253
 
-DRAIN = 0.005
-"""Seconds until it is looked again whether a program has read what it was sent."""
-
 PATIENCE = 2.0
 """Seconds that a host's processes have to end after the end of their connection."""
 
@@ -129,9 +126,7 @@ class Session(asyncssh.SSHServerSession[bytes]):
             self.early.append(data)
             return
         stdin: Any = self.program.get_pipe_transport(0)
-        if data is None and stdin.get_write_buffer_size():  # a close now would lose some of it
-            asyncio.get_running_loop().call_later(DRAIN, self.pass_on, None)
-        elif data is None:
+        if data is None:
             if not stdin.is_closing():
                 stdin.close()
         elif not stdin.is_closing():
@@ -202,7 +197,8 @@ class Program(asyncio.SubprocessProtocol):
 
     def resume_writing(self) -> None:
         """It reads again."""
-        self.channel.resume_reading()
+        # Not at once: asyncio would drop what is written before an end that comes in this call.
+        asyncio.get_running_loop().call_soon(self.channel.resume_reading)
 
 
 async def listen(where: Path, number: int, host: Host, key: asyncssh.SSHKey) -> Any:
