@@ -92,9 +92,11 @@ class Child:
                 self._end(self.fate())
 
     def lose(self, error: BaseException) -> None:
-        """There will be no report."""
+        """There will be no report, and nobody to end what an agent relays."""
         self.error = error
         self._end(error)
+        for connection in self.connections:
+            connection.endpoint.shut()
 
     def _end(self, cause: BaseException) -> None:
         self.started.set()

@@ -176,6 +176,10 @@ class HostAgent:
 
     def _start(self, start: Start, ends: list[End]) -> None:
         number = start.request
+        if number in self.processes:  # a refusal would be taken for that of the first
+            for end in ends:
+                discard(end)
+            return
         self.processes[number] = None
         gate = self.outputs.gate(lambda: self.processes.get(number))
         # The first is control: what it says to its caller. Without any the start is refused.
