@@ -11,6 +11,7 @@ import random
 import re
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from .programs import growth
 from .support import IMPORT_PATH, MARK, ROUNDS
 
 PROGRAM = Path(__file__).with_name("programs") / "interrupted.py"
+AT_A_LINE = Path(__file__).with_name("programs") / "interrupted_at_a_line.py"
 LONG = 30.0
 AT_ONCE = 10.0
 CTRL_C = b"\x03"
@@ -179,6 +181,22 @@ def test_an_interrupt_while_init_is_left_skips_grace(mark: str) -> None:
         program.press()
         assert program.wait() == 1  # as for any group of exceptions
         assert is_one_group(program.said.removeprefix("ready\ncleaning up\n")), program.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", ["run", "block", "nursery", "hub", "cluster"])
+def test_an_interrupt_at_any_line_of_the_package_ends_the_program_and_leaves_nothing(
+    scene: str, mark: str
+) -> None:
+    environment = {**os.environ, MARK: mark, "PYTHONPATH": IMPORT_PATH}
+
+    def say(*arguments: str) -> str:
+        command = [sys.executable, str(AT_A_LINE), scene, *arguments]
+        return subprocess.check_output(command, env=environment, text=True)
+
+    lines = say("0", "0").strip()
+    assert say(lines, str(ROUNDS // 2 if scene == "cluster" else ROUNDS)) == ""
+    assert growth.marked(mark) == {}
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ def test_a_reader_never_sees_parts_of_two_writes(showcase: Showcase) -> None:
         while not over.is_set():
             for letter in range(60, 120):
                 showcase.show(bytes([letter]) * letter * 500)
+                time.sleep(0.0001)  # an agent that did nothing but write would let nobody read
 
     writer = threading.Thread(target=write)
     writer.start()

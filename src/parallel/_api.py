@@ -25,6 +25,7 @@ from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
 
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._channel import Channel, Wire
 from ._cluster import choose_host
@@ -192,6 +193,7 @@ def spawn(
     return _block(fn, args, options)
 
 
+@enable_ki_protection
 async def _start(
     nursery: trio.Nursery, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], opts: _Options
 ) -> tuple[Channel[Any, Any], Process[Any]]:
@@ -226,6 +228,7 @@ async def _live_in_nursery(
 
 
 @asynccontextmanager
+@enable_ki_protection
 async def _block(
     fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], options: _Options
 ) -> AsyncGenerator[tuple[Channel[Any, Any], Process[Any]], None]:
@@ -235,6 +238,7 @@ async def _block(
     body_error: BaseException | None = None
     interruption: BaseException | None = None
 
+    @enable_ki_protection
     async def live() -> None:
         nonlocal interruption
         interruption = await call.live()
@@ -286,8 +290,10 @@ async def start_service(
     try:
         await call.process.ready()
     except BaseException:
-        call.child.cancel(0.0)
         channel.close()
+        call.child.cancel(0.0)
+        with trio.CancelScope(shield=True):
+            await call.process.wait()
         raise
     if not call.process.is_ready:
         channel.close()
@@ -324,6 +330,7 @@ def _gives_way(
     return error is child_error or channel.raised(error) or isinstance(error, trio.Cancelled)
 
 
+@enable_ki_protection
 def _launch(
     fn: Callable[..., Any], args: tuple[Any, ...], options: _Options, *, with_hub: bool
 ) -> tuple[_Call[Any], Channel[Any, Any] | None]:
@@ -333,7 +340,7 @@ def _launch(
     host = choose_host(member, options.where)
     name = options.name or function_name(fn)
     parts = {repr(name): fn, **{f"argument {i} of {name!r}": arg for i, arg in enumerate(args)}}
-    task = pack((fn, args), repr(name), member.settings.max_message_size, parts)
+    task = _pack_interruptibly((fn, args), repr(name), member.settings.max_message_size, parts)
     settings, read_project = _settings(member, host, options)
     (control, far_control), *rest = _pairs(2 if with_hub else 1)
     descriptors = [far_control.detach()]
@@ -345,6 +352,14 @@ def _launch(
     process = _process(member, child, control, channel)
     process.read_project = read_project
     return _Call(process, child, settings, task), channel
+
+
+@disable_ki_protection
+def _pack_interruptibly(
+    value: object, what: str, max_size: int, parts: Mapping[str, object]
+) -> Packed:
+    """It may be large, and run code of the caller's."""
+    return pack(value, what, max_size, parts)
 
 
 def _settings(

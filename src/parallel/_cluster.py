@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
+from trio.lowlevel import enable_ki_protection
+
 from ._member import Member, current_member
 from ._table import MAX_HOST_NAME, read_hosts, running
 from ._wire.news import REMOVED, ROOT_HOST, HostState
@@ -96,6 +98,7 @@ class Cluster:
             raise ParallelError("this cluster is running already")
         self._running = hosts
 
+    @enable_ki_protection
     async def add(self, host: str | Launcher) -> None:
         """Start another host; returns when every process can use it.
 
@@ -112,6 +115,7 @@ class Cluster:
         check_name(launcher.name, tuple(each.name for each in known_hosts() if not each.down))
         return await hosts.add(launcher)
 
+    @enable_ki_protection
     async def remove(self, name: str) -> None:
         """End a host; what runs there is cancelled, as by its callers, and gone on return."""
         hosts = self._check_running()

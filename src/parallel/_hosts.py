@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from importlib import import_module
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._api import Service, start_service
 from ._cluster import check_name
@@ -75,6 +76,7 @@ class Hosts:
         """
         errors: list[Exception] = []
 
+        @enable_ki_protection
         async def start(source: Launcher | Allocation, number: int) -> None:
             try:
                 if isinstance(source, Allocation):

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._connection import Connection
 from ._endpoint import Endpoint, close_all
@@ -179,6 +180,7 @@ class Member:
                 "another event loop of this process uses parallel; only one can at a time"
             )
 
+    @enable_ki_protection
     def ask(self, request: Request, descriptors: Sequence[int] = ()) -> None:
         """Send a request, now or soon."""
         try:

@@ -126,30 +126,19 @@ async def end_host(member: Member, keeper: trio.Process) -> None:
     """End the fork server and all that it has, and wait for the keeper."""
     close_connections(None)
     member.ask(Stop())
-    try:
-        await _wait_for_keeper(member, keeper)
-    finally:  # a Ctrl-C
-        set_current_member(None)
-        member.close()
-        os.close(member.table)
+    await _wait_for_keeper(member, keeper)
+    set_current_member(None)
+    member.close()
+    os.close(member.table)
 
 
 async def end_children(member: Member) -> None:
-    """Those that a nursery outside of `init` still had. Ctrl-C skips `grace`."""
-    interruption: BaseException | None = None
+    """Those that a nursery outside of `init` still had."""
     children = [child for child in member.children.values() if not child.is_service]
     for child in children:
         child.cancel()
     for child in children:
-        while not child.exited.is_set():
-            try:
-                await child.exited.wait()
-            except KeyboardInterrupt as exc:
-                interruption = exc
-                for other in children:
-                    other.cancel(0.0)
-    if interruption is not None:
-        raise interruption
+        await child.exited.wait()
 
 
 async def _wait_for_keeper(member: Member, keeper: trio.Process) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
 
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._connection import Connection
 from ._member import Child
@@ -127,6 +128,7 @@ class Process(Generic[T_co]):
         """Wait until function and arguments have arrived there, or never will."""
         await self._ready.wait()
 
+    @enable_ki_protection  # an interrupt comes while it waits, not in the middle of what it does
     async def live(self, settings: bytes, task: Packed) -> BaseException | None:
         """See the process through to its end, whatever happens to this task.
 
@@ -141,6 +143,7 @@ class Process(Generic[T_co]):
             except (trio.Cancelled, KeyboardInterrupt) as exc:  # noqa: ASYNC103  # returned
                 # At the second one there is no more grace.
                 self._child.cancel(None if interruption is None else 0.0)
+                self.on_failure()
                 interruption = interruption or exc
         return interruption  # noqa: ASYNC104  # the callers raise it
 
@@ -197,7 +200,8 @@ class Process(Generic[T_co]):
     def _unpack_result(self, frame: Frame) -> Ending[T_co]:
         what = f"the result of {self.name!r}"
         try:
-            value = unpack(frame.body, frame.buffers, frame.descriptors, what)
+            read = _unpack if self._child.is_service else _unpack_interruptibly
+            value = read(frame, what)
         except RemoteError as exc:
             return Ending("raised", None, exc, None)
         return Ending("returned", value, None, None)
@@ -227,6 +231,16 @@ class Process(Generic[T_co]):
             return Ending("cancelled", None, None, None)
         error.__cause__ = self._last_words
         return Ending("died", None, error, None)
+
+
+def _unpack(frame: Frame, what: str) -> Any:
+    return unpack(frame.body, frame.buffers, frame.descriptors, what)
+
+
+@disable_ki_protection
+def _unpack_interruptibly(frame: Frame, what: str) -> Any:
+    """It may be large, and run code of the caller's."""
+    return _unpack(frame, what)
 
 
 def _nothing() -> None:

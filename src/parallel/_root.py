@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Literal
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._cluster import Cluster
 from ._hosts import Hosts
@@ -23,6 +24,7 @@ from .errors import ParallelError
 
 
 @asynccontextmanager
+@enable_ki_protection
 async def init(
     *,
     cluster: Cluster | None = None,
@@ -107,14 +109,28 @@ async def init(
 
 
 async def _leave(member: Member, hosts: Hosts, keeper: trio.Process) -> None:
-    """First what runs, then the other hosts, then this one; a Ctrl-C skips to the next."""
-    try:
+    """First what runs, then the other hosts, then this one; a Ctrl-C skips `grace`."""
+    left = trio.Event()
+    interruption: KeyboardInterrupt | None = None
+
+    @enable_ki_protection
+    async def leave() -> None:
         await end_children(member)
-    finally:
-        try:
-            await hosts.end()  # noqa: ASYNC102  # shielded, and bounded
-        finally:
-            await end_host(member, keeper)  # noqa: ASYNC102  # shielded, and bounded
+        await hosts.end()
+        await end_host(member, keeper)
+        left.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave)
+        while not left.is_set():
+            try:
+                await left.wait()
+            except KeyboardInterrupt as exc:
+                interruption = exc
+                for child in list(member.children.values()):
+                    child.cancel(0.0)
+    if interruption is not None:
+        raise interruption
 
 
 _starting = False

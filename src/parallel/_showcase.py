@@ -11,6 +11,7 @@ tells a reader that it has read parts of two writes.
 from __future__ import annotations
 
 import os
+import random
 import struct
 import sys
 import time
@@ -24,7 +25,10 @@ AGENT = "agent"
 _MAGIC = b"showcase"
 _HEADER = struct.Struct("<8sQdQI")
 _ATTEMPTS = 20
-"""A write takes microseconds; who is still at it then has died of it."""
+_PAUSE = 0.001
+"""Seconds between two attempts at most; chance keeps reader and writer out of step.
+
+A write takes microseconds; who is still at it after so many has died of it."""
 
 
 class Shown(NamedTuple):
@@ -69,4 +73,5 @@ def read_showcase(descriptor: int) -> Shown | None:
         data = whole[_HEADER.size :][:length]
         if crc32(data) == checksum:
             return Shown(data, shown)
+        time.sleep(random.random() * _PAUSE)
     return None
