@@ -105,6 +105,8 @@ def test_an_ssh_host_has_its_own_home_user_and_mounts_and_carries_the_mark(mark:
 def test_the_ssh_daemon_its_sessions_and_their_programs_can_be_killed_apart() -> None:
     with open_sshd() as sshd, echo(sshd.ssh("cat; true")) as answer:
         os.kill(sshd.pid, signal.SIGKILL)
+        while not gone(sshd.pid):
+            time.sleep(0.001)
         refused = subprocess.run(sshd.ssh("true"), capture_output=True, check=False)
         assert b"Connection refused" in refused.stderr
         assert answer(b"still") == b"still"
