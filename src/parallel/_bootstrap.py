@@ -43,6 +43,7 @@ LAST_WORDS = 1 << 13
 MAX_LINE = 1 << 20
 
 _CONNECTION = "a connection"
+_AGENT = "its agent"
 
 _TEXTS = [
     Path(__file__).with_name("_host").joinpath(name).read_text("utf-8")
@@ -136,6 +137,8 @@ class _Start:
         self.candidates = candidates_of(launcher)
         self.started = False
         self.stderr = b""
+        self.early = b""
+        """What the agent printed there before it was known to have started."""
         self.stderr_ended = trio.Event()
         self.shell: Shell
         self.received = b""
@@ -156,7 +159,7 @@ class _Start:
         if "python" not in facts:
             await self._wait_for_last_words()  # the shell has ended
         python, cpus, missing = self._check(facts)
-        self.waiting_for = "its agent"
+        self.waiting_for = _AGENT
         sent = [archive for archive in archives if archive.digest in missing]
         await self._send(_with_length(json.dumps(config).encode()))
         for archive in sent:
@@ -165,6 +168,8 @@ class _Start:
         if "failed" in last:
             raise self._unreachable(f"its agent could not start: {last['failed']}")
         self.started = True
+        if self.early:
+            self.on_stderr(self.early)
         size = sum(len(archive.data) for archive in sent)
         return Arrival(
             shell.stdin, shell.stdout, self.received, python, cpus, size, shell.why_ended
@@ -251,6 +256,8 @@ class _Start:
                     self.on_stderr(bytes(data))
                 else:
                     self.stderr = (self.stderr + data)[-LAST_WORDS:]
+                    if self.waiting_for == _AGENT:  # the loader before it prints nothing
+                        self.early += data
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the shell has ended
         finally:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -45,7 +46,18 @@ async def _start_keeper(settings: HostSettings, theirs: socket.socket) -> trio.P
             raise HostUnreachable(settings.host, reason) from exc
 
 
-async def start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
+class Keeper(Protocol):
+    """A `trio.Process`, or one that was forked."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+async def start_host(settings: HostSettings) -> tuple[Member, Keeper]:
     """Start keeper and fork server; raises `HostUnreachable`."""
     ours, theirs = socket_pair()
     endpoint = Endpoint(ours)
@@ -54,6 +66,11 @@ async def start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
     except BaseException:
         endpoint.close()
         raise
+    return await set_up_host(settings, endpoint, keeper), keeper
+
+
+async def set_up_host(settings: HostSettings, endpoint: Endpoint, keeper: Keeper) -> Member:
+    """Tell a keeper what to do; raises `HostUnreachable`."""
     try:
         entries: list[object] = [*sys.path]
         path = [entry for entry in entries if isinstance(entry, str)]  # as the importer has it
@@ -73,7 +90,7 @@ async def start_host(settings: HostSettings) -> tuple[Member, trio.Process]:
         return await _why_lost(keeper, settings)
 
     member.why_lost = why_lost
-    return member, keeper
+    return member
 
 
 def _interpreter_flags() -> list[str]:
@@ -106,7 +123,7 @@ async def _wait_until_ready(endpoint: Endpoint, host: str) -> int:
                 raise HostUnreachable(host, f"its fork server could not start:\n{reason}")
 
 
-async def _why_lost(keeper: trio.Process, settings: HostSettings) -> BaseException:
+async def _why_lost(keeper: Keeper, settings: HostSettings) -> BaseException:
     """The fork server is gone: wait until the keeper has cleaned up, and say what happened."""
     with trio.move_on_after(settings.grace + PATIENCE):
         await keeper.wait()
@@ -122,7 +139,7 @@ async def _why_lost(keeper: trio.Process, settings: HostSettings) -> BaseExcepti
     return HostDied(settings.host, reason)
 
 
-async def end_host(member: Member, keeper: trio.Process) -> None:
+async def end_host(member: Member, keeper: Keeper) -> None:
     """End the fork server and all that it has, and wait for the keeper."""
     close_connections(None)
     member.ask(Stop())
@@ -141,7 +158,7 @@ async def end_children(member: Member) -> None:
         await child.exited.wait()
 
 
-async def _wait_for_keeper(member: Member, keeper: trio.Process) -> None:
+async def _wait_for_keeper(member: Member, keeper: Keeper) -> None:
     with trio.move_on_after(member.settings.grace + PATIENCE):
         await keeper.wait()
     if keeper.returncode is None:

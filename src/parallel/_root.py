@@ -16,7 +16,7 @@ from trio.lowlevel import enable_ki_protection
 from ._cluster import Cluster
 from ._hosts import Hosts
 from ._member import Member, is_member, running_trio, set_current_member
-from ._own_host import end_children, end_host, start_host
+from ._own_host import Keeper, end_children, end_host, start_host
 from ._settings import HostSettings
 from ._wire.frames import UNLIMITED
 from ._wire.news import ROOT_HOST
@@ -108,7 +108,7 @@ async def init(
                 await _leave(member, hosts, keeper)
 
 
-async def _leave(member: Member, hosts: Hosts, keeper: trio.Process) -> None:
+async def _leave(member: Member, hosts: Hosts, keeper: Keeper) -> None:
     """First what runs, then the other hosts, then this one; a Ctrl-C skips `grace`."""
     left = trio.Event()
     interruption: KeyboardInterrupt | None = None

@@ -22,8 +22,8 @@ def _read_settings(descriptor: int) -> dict[str, Any]:
     return settings
 
 
-def _main() -> None:
-    descriptor = int(sys.argv[1])
+def main(descriptor: int) -> None:
+    """Be the keeper, as told over `descriptor`, its fork server's connection to the owner."""
     settings = _read_settings(descriptor)
     sys.path[:] = settings.pop("path")
     sys.argv[1:] = []
@@ -33,4 +33,4 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    main(int(sys.argv[1]))

@@ -20,11 +20,12 @@ from typing import Any, NoReturn
 import trio
 
 from .._cluster import usable_cpus
+from .._endpoint import Endpoint
 from .._ends import End, Local, Spout, discard, join, to_descriptors
 from .._link import CLOSED, Link
 from .._member import Member, set_current_member
 from .._output import Outputs
-from .._own_host import PATIENCE, end_host, start_host
+from .._own_host import PATIENCE, end_host, set_up_host
 from .._pipes import PipeReceiveStream, PipeSendStream
 from .._processes import survey
 from .._settings import HostSettings
@@ -48,6 +49,7 @@ from .._wire.requests import (
 )
 from ..errors import HostDied, HostUnreachable, ParallelError
 from . import kernel
+from .forked_keeper import ForkedKeeper, fork_keeper
 
 FAREWELL = 1.0
 """Seconds in which the last message is sent."""
@@ -58,25 +60,29 @@ def main(read_descriptor: int, write_descriptor: int, config: dict[str, Any]) ->
     kernel.set_process_name("parallel-agent")
     kernel.raise_open_files()  # it has several for each process
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the root's alone
-    trio.run(_serve, read_descriptor, write_descriptor, config)
+    endpoint, keeper = fork_keeper([read_descriptor, write_descriptor])
+    trio.run(_serve, read_descriptor, write_descriptor, config, endpoint, keeper)
     os._exit(0)
 
 
-async def _serve(read_descriptor: int, write_descriptor: int, config: dict[str, Any]) -> None:
-    send = PipeSendStream(write_descriptor)
-    receive = PipeReceiveStream(read_descriptor)
-    async with send, receive:
-        await serve(send, receive, config)
-
-
-async def serve(
-    send: trio.abc.SendStream, receive: trio.abc.ReceiveStream, config: dict[str, Any]
+async def _serve(
+    read_descriptor: int,
+    write_descriptor: int,
+    config: dict[str, Any],
+    endpoint: Endpoint,
+    keeper: ForkedKeeper,
 ) -> None:
     """Be the agent until the link is at its end."""
     settings = HostSettings(**config["settings"])
     settings = settings._replace(root_pid=os.getpid(), slots=settings.slots or usable_cpus())
-    agent = HostAgent(settings)
-    agent.link = Link(send, receive, 1, config["heartbeat"], agent.on_message)
+    agent = HostAgent(settings, endpoint, keeper)
+    async with PipeSendStream(write_descriptor) as send:
+        async with PipeReceiveStream(read_descriptor) as receive:
+            agent.link = Link(send, receive, 1, config["heartbeat"], agent.on_message)
+            await _live(agent)
+
+
+async def _live(agent: HostAgent) -> None:
     async with trio.open_nursery() as nursery:
         agent.nursery = nursery
         nursery.start_soon(agent.live)
@@ -86,7 +92,7 @@ async def serve(
         agent.stopped.set()
         if reason != CLOSED and not was_stopped:
             with trio.move_on_after(FAREWELL):
-                await agent.link.say_last(HostDown(settings.host, reason))
+                await agent.link.say_last(HostDown(agent.settings.host, reason))
 
 
 class HostAgent:
@@ -96,8 +102,11 @@ class HostAgent:
     member: Member
     nursery: trio.Nursery
 
-    def __init__(self, settings: HostSettings) -> None:
+    def __init__(self, settings: HostSettings, endpoint: Endpoint, keeper: ForkedKeeper) -> None:
         self.settings = settings
+        self.endpoint = endpoint
+        """To the fork server."""
+        self.keeper = keeper
         self.outputs = Outputs()
         self.stopped = trio.Event()
         self.processes: dict[int, int | None] = {}
@@ -111,7 +120,7 @@ class HostAgent:
     async def live(self) -> None:
         """From the start of the host to its end, which is that of the link too."""
         try:
-            self.member, keeper = await start_host(self.settings)
+            self.member = await set_up_host(self.settings, self.endpoint, self.keeper)
         except HostUnreachable as exc:
             await self._leave(exc)
             return
@@ -135,7 +144,7 @@ class HostAgent:
         await self.stopped.wait()
         with trio.CancelScope(shield=True):
             await self._end_processes()
-            await end_host(self.member, keeper)
+            await end_host(self.member, self.keeper)
             await self._leave(None)
 
     async def _end_processes(self) -> None:
