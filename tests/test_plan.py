@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from parallel._host.instruction import Close, Discount, Enter, Forget, Instruction, Kill, Send
-from parallel._host.plan import ROOT, Plan
+from parallel._host.lineage import ROOT
+from parallel._host.plan import Plan
 from parallel._wire.requests import (
     Begin,
     Cancel,
@@ -747,8 +748,8 @@ def test_the_memory_of_the_dead_is_bounded(host: Host) -> None:
         host.plan.due(float(number))
     plan = host.plan
     assert len(plan.processes) == 1
-    assert len(plan._fates) <= 1000
-    assert len(plan._deadlines) <= GRACE + 1
+    assert len(plan._watchers._fates) <= 1000
+    assert len(plan._deadlines._heap) <= GRACE + 1
     assert not plan.root.children
     assert not plan._by_pid
     assert not plan._unreported

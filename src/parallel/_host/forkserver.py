@@ -14,36 +14,22 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, NoReturn
 
-from .._endpoint import MAX_DESCRIPTORS, Endpoint, close_all, socket_pair
+from .._endpoint import Endpoint, close_all, socket_pair
 from .._settings import HostSettings
 from .._table import Entry, HostWriter, ProcessWriter, create_table
 from .._wire.news import HostState
-from .._wire.requests import (
-    Begin,
-    Cut,
-    NotReady,
-    Output,
-    Ready,
-    Request,
-    RequestReader,
-    Running,
-    Start,
-    encode,
-)
-from ..errors import ProtocolError
+from .._wire.requests import Begin, NotReady, Output, Ready, Request, Running, Start, encode
 from . import kernel, worker
+from .clients import Clients
 from .instruction import Close, Discount, Enter, Forget, Instruction, Kill, Send
+from .lineage import ROOT
 from .outlets import Outlets
-from .plan import ROOT, Plan
+from .plan import Plan
 from .preparation import prepare
-
-MAX_UNWRITTEN = 1 << 18
-"""Bytes that wait for a client before its own requests have to wait."""
 
 SWEEP_AGAIN = 0.005
 """Seconds until a killed orphan is looked for again."""
@@ -75,28 +61,6 @@ def _say_and_leave(root: Endpoint, reason: str) -> NoReturn:
     os._exit(0)
 
 
-class Client:
-    """A process of this host as seen from here: its connection."""
-
-    def __init__(self, number: int, endpoint: Endpoint) -> None:
-        self.number = number
-        self.endpoint = endpoint
-        self.reader = RequestReader()
-        self.events = 0
-        """What the selector waits for."""
-
-    def fileno(self) -> int:
-        """For the selector."""
-        return self.endpoint.sock.fileno()
-
-    @property
-    def wanted_events(self) -> int:
-        """Who does not read our answers has to wait with further requests."""
-        unwritten = self.endpoint.unwritten
-        reading = selectors.EVENT_READ if unwritten < MAX_UNWRITTEN else 0
-        return reading | (selectors.EVENT_WRITE if unwritten else 0)
-
-
 class ForkServer:
     """The loop, and the tables of what it owns."""
 
@@ -105,7 +69,7 @@ class ForkServer:
         forwards = settings.forward_output
         self.plan = Plan(settings.host, settings.root_pid, settings.grace, forwards)
         self.selector = selectors.DefaultSelector()
-        self.clients: dict[int, Client] = {}
+        self.clients = Clients(self.selector, self._answer, self._lost, self._undelivered)
         self.table_descriptor = create_table(settings.root_pid)
         self.table = ProcessWriter(self.table_descriptor)
         here = HostState(
@@ -125,7 +89,7 @@ class ForkServer:
         self.no_fork_before = 0.0
         self.preloaded = frozenset(self.children.pids())
         """What a preloaded module has started: not an orphan."""
-        self._add_client(ROOT, root)
+        self.clients.add(ROOT, root)
         self._watch_signals()
         self._watch_exit(settings.root_pid, self._root_gone)
         self._watch_exit(keeper, self._keeper_gone)
@@ -166,9 +130,9 @@ class ForkServer:
         match instruction:
             case Send(number, Begin() as begin, descriptors):
                 self._forward_output(number, begin.name)
-                self._send(number, begin, descriptors)
+                self.clients.send(number, begin, descriptors)
             case Send(number, request, descriptors):
-                self._send(number, request, descriptors)
+                self.clients.send(number, request, descriptors)
             case Kill(pid, number):
                 kernel.kill(pid, number)
             case Enter(number, owner_host, owner, pid, name):
@@ -178,7 +142,7 @@ class ForkServer:
                 self.table.discount(number)
             case Forget(number):
                 self.table.remove(number)
-                self._remove_client(number)
+                self.clients.remove(number)
                 close_all(self.pipes.pop(number, ()))
             case Close(descriptors):
                 close_all(descriptors)
@@ -188,105 +152,33 @@ class ForkServer:
         count = self.table.running
         if count != self.told_running and self.plan.agent is not None:
             self.told_running = count
-            self._send(self.plan.agent.number, Running(count), ())
+            self.clients.send(self.plan.agent.number, Running(count))
 
     def _forward_output(self, number: int, name: str) -> None:
         """A spare begins: the agent gets what it prints into."""
         pipes = self.pipes.pop(number, None)
         if pipes is not None:
             pid = self.plan.processes[number].pid
-            self._send(ROOT, Output(number, pid, name), pipes)
+            self.clients.send(ROOT, Output(number, pid, name), pipes)
 
     # Clients
 
-    def _add_client(self, number: int, endpoint: Endpoint) -> None:
-        self.clients[number] = client = Client(number, endpoint)
-        client.events = client.wanted_events
-        self.selector.register(client, client.events, partial(self._serve, client))
-
-    def _remove_client(self, number: int) -> None:
-        client = self.clients.pop(number, None)
-        if client is not None:
-            if client.events:
-                self.selector.unregister(client)
-            client.reader.lose_descriptors()
-            client.endpoint.close()
-
-    def _send(self, number: int, request: Request, descriptors: Sequence[int]) -> None:
-        client = self.clients.get(number)
-        if client is None:
-            close_all(descriptors)
-            return
-        try:
-            client.endpoint.push([encode(request, len(descriptors))], descriptors)
-        except (BrokenPipeError, ConnectionResetError):
-            client.endpoint.drop()  # it is dying; its exit or its end of file will tell
-        except OSError as exc:  # too many descriptors on their way between processes, for example
-            client.endpoint.drop()
-            self._carry_out(self.plan.undelivered(number, _shortage(exc)))
-        self._update_events(client)
-
-    def _update_events(self, client: Client) -> None:
-        wanted = client.wanted_events
-        if wanted == client.events or client.number not in self.clients:
-            return
-        handle = partial(self._serve, client)
-        if not client.events:
-            self.selector.register(client, wanted, handle)
-        elif wanted:
-            self.selector.modify(client, wanted, handle)
-        else:
-            self.selector.unregister(client)
-        client.events = wanted
-
-    def _serve(self, client: Client, events: int) -> None:
-        if client.number not in self.clients:
-            return  # removed by an event of the same round
-        try:
-            if events & selectors.EVENT_WRITE:
-                client.endpoint.write()
-            if events & selectors.EVENT_READ:
-                self._read(client)
-        except ProtocolError as exc:
-            self._send(client.number, Cut(exc.reason), ())
-            self._lose(client)
-        except OSError:
-            self._lose(client)
-        self._update_events(client)
-
-    def _read(self, client: Client) -> None:
-        reader = client.reader
-        data = client.endpoint.read(reader.descriptors)
-        if data is None:
-            return
-        if not data:
-            self._lose(client)
-            return
-        assert isinstance(data, bytes)
-        if client.endpoint.descriptors_lost:
-            client.endpoint.descriptors_lost = False
-            reader.lose_descriptors()
-        reader.feed(data)
-        while (item := reader.next()) is not None:
-            self._answer(client, *item)
-        if len(reader.descriptors) > MAX_DESCRIPTORS:
-            raise ProtocolError("there came more descriptors than any request has")
-
-    def _answer(self, client: Client, request: Request, descriptors: list[int]) -> None:
+    def _answer(self, asker: int, request: Request, descriptors: list[int]) -> None:
         if self.plan.is_for_here(request) and not self.plan.spares:
             assert isinstance(request, Start)
             try:
                 self._fork()
             except OSError as exc:
                 why = _shortage(exc)
-                self._carry_out(self.plan.refused(client.number, request, descriptors, why))
+                self._carry_out(self.plan.refused(asker, request, descriptors, why))
                 return
-        self._carry_out(self.plan.asked(client.number, request, descriptors, time.monotonic()))
+        self._carry_out(self.plan.asked(asker, request, descriptors, time.monotonic()))
 
-    def _lose(self, client: Client) -> None:
-        """A client speaks no more; if it is a process of ours, it may still run and end."""
-        self._remove_client(client.number)
-        self._carry_out(self.plan.connection_lost(client.number, time.monotonic()))
+    def _lost(self, number: int) -> None:
+        self._carry_out(self.plan.connection_lost(number, time.monotonic()))
+
+    def _undelivered(self, number: int, exc: OSError) -> None:
+        self._carry_out(self.plan.undelivered(number, _shortage(exc)))
 
     # Processes
 
@@ -330,7 +222,7 @@ class ForkServer:
         if outlets is not None:
             self.pipes[number] = outlets.keep()
         self.next_number += 1
-        self._add_client(number, Endpoint(ours))
+        self.clients.add(number, Endpoint(ours))
         self.plan.add_spare(number, pid)
 
     def _leave_to_parent(self) -> None:
@@ -377,7 +269,7 @@ class ForkServer:
         self.selector.register(watched, selectors.EVENT_READ, once)
 
     def _root_gone(self) -> None:
-        self._remove_client(ROOT)
+        self.clients.remove(ROOT)
         self._carry_out(self.plan.root_gone(time.monotonic()))
 
     def _keeper_gone(self) -> NoReturn:

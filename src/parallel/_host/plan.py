@@ -18,11 +18,9 @@ The rules:
 
 from __future__ import annotations
 
-import heapq
 import signal
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from .._wire.requests import (
     Begin,
@@ -44,68 +42,8 @@ from .._wire.requests import (
 )
 from ..errors import describe_exit
 from .instruction import Close, Discount, Enter, Forget, Instruction, Kill, Send
-
-ROOT = 0
-_REMEMBERED = 1000
-"""So many of the dead are remembered, for who asks late."""
-
-
-@dataclass(slots=True)
-class Process:
-    """What is known of a process; one on another host has a number below 0 and no pid."""
-
-    number: int
-    pid: int
-    host: str
-    name: str = ""
-    owner: Process | None = None
-    request: int = 0
-    alive: bool = True
-    returncode: int | None = None
-    maybe_oom: bool = False
-    asked: bool = False
-    """The agent was asked for its last words."""
-    stderr: str | None = None
-    """They."""
-    settled: bool = False
-    """None of the programs that it had started is left."""
-    cancelled: bool = False
-    killed: bool = False
-    deadline: float | None = None
-    children: dict[int, Process] = field(default_factory=dict)
-    watchers: set[int] = field(default_factory=set)
-
-    def below(self) -> Iterator[Process]:
-        """Everything below, innermost first, then itself."""
-        outside_in: list[Process] = [self]
-        for process in outside_in:  # it grows while we walk: cascades may be deep
-            outside_in.extend(process.children.values())
-        return reversed(outside_in)
-
-    @property
-    def is_elsewhere(self) -> bool:
-        return self.number < 0
-
-    @property
-    def failed(self) -> bool:
-        return self.returncode != 0 and not self.cancelled
-
-    def fate(self) -> Gone:
-        return Gone(
-            self.host,
-            self.number,
-            self.pid,
-            self.name,
-            self.returncode,
-            self.cancelled,
-            self.maybe_oom,
-        )
-
-    def report(self) -> Exited:
-        assert self.returncode is not None
-        return Exited(
-            self.request, self.returncode, self.cancelled, self.maybe_oom, self.stderr or ""
-        )
+from .lineage import ROOT, Deadlines, Process
+from .watchers import Watchers
 
 
 class Plan:
@@ -120,11 +58,9 @@ class Plan:
         self.agent: Process | None = self.root if forwards else None
         self._forwards = forwards
         self._by_pid: dict[int, Process] = {}
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines()
         self._unreported: dict[int, Process] = {}
-        self._fates: OrderedDict[int, Gone] = OrderedDict()
-        self._watchers: dict[tuple[str, int], set[int]] = {}
-        """Of processes elsewhere."""
+        self._watchers = Watchers(host)
         self._last_elsewhere = 0
 
     @property
@@ -135,7 +71,7 @@ class Plan:
     @property
     def next_deadline(self) -> float | None:
         """When `due` wants to be called next."""
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines.earliest
 
     def knows(self, pid: int) -> bool:
         """Whether that child of the fork server is one of its own making."""
@@ -219,8 +155,8 @@ class Plan:
         ]
 
     def _adopt(self, process: Process, owner: Process, request: Start) -> None:
-        process.name, process.owner, process.request = request.name, owner, request.request
-        self.processes[process.number] = owner.children[request.request] = process
+        owner.adopt(process, request.request, request.name)
+        self.processes[process.number] = process
 
     def _start_elsewhere(
         self, owner: Process, request: Start, descriptors: Sequence[int]
@@ -237,14 +173,13 @@ class Plan:
         if host != self.host:
             if not self._agent_lives:
                 return [Send(client.number, HostDown(host, "there is no agent any more"))]
-            self._watchers.setdefault((host, number), set()).add(client.number)
+            self._watchers.watch_elsewhere(client.number, host, number)
             return self._to_agent(Watch(host, number))
         process = self.processes.get(number)
         if process is not None and process.alive:
-            process.watchers.add(client.number)
+            self._watchers.watch(client.number, number)
             return []
-        unknown = Gone(self.host, number, 0, "", None, False, False)
-        return [Send(client.number, self._fates.get(number, unknown))]
+        return [Send(client.number, self._watchers.fate(number))]
 
     # Other hosts
 
@@ -263,9 +198,8 @@ class Plan:
             case Started(number) | Refused(number) | Exited(number) | Lost(number) if number < 0:
                 process = self.processes.get(number)
                 return [] if process is None else self._heard_of(process, request)
-            case Gone(host, number):
-                watchers = self._watchers.pop((host, number), ())
-                return [Send(watcher, request) for watcher in watchers]
+            case Gone():
+                return self._watchers.gone(request)
             case HostDown():
                 return self._host_down(request)
             case Words(number, text) if number in self._unreported:
@@ -302,9 +236,7 @@ class Plan:
                 if self._agent_lives:
                     # If its Start is still on the way it may reach a new host of the same name.
                     instructions += self._to_agent(Cancel(process.number, 0.0))
-        for key in [key for key in self._watchers if key[0] == down.host]:
-            instructions += [Send(watcher, down) for watcher in self._watchers.pop(key)]
-        return instructions
+        return instructions + self._watchers.host_down(down)
 
     def _agent_gone(self, how: str) -> list[Instruction]:
         """With it go all other hosts, and what it was still to say of this one."""
@@ -312,9 +244,8 @@ class Plan:
         reason = f"the agent that held the link to it (pid {self.agent.pid}) {how}"
         self.agent = None
         hosts = {each.host for each in self.processes.values() if each.is_elsewhere}
-        hosts.update(host for host, _ in self._watchers)
         instructions: list[Instruction] = []
-        for host in hosts:
+        for host in hosts | self._watchers.hosts():
             instructions += self._host_down(HostDown(host, reason))
         for process in list(self._unreported.values()):
             instructions += self._report_upwards(process)
@@ -323,42 +254,24 @@ class Plan:
     # What shall end
 
     def _cancel(self, process: Process, deadline: float, now: float) -> list[Instruction]:
-        owner = process.owner
-        if owner is not None and owner.deadline is not None:
-            deadline = min(deadline, owner.deadline)
-        first = process.alive and not process.cancelled
-        process.cancelled |= first  # who has crashed already was not cancelled
-        sooner = self._set_deadline(process, deadline)
+        first = process.cancel()
+        sooner = self._deadlines.bring_forward(process, deadline)
         if process.is_elsewhere:
-            left = max(deadline - now, 0.0)
-            return self._to_agent(Cancel(process.number, left)) if sooner else []
+            return self._to_agent(Cancel(process.number, process.time_left(now))) if sooner else []
         return [Kill(process.pid, signal.SIGTERM)] if first else []
-
-    def _set_deadline(self, process: Process, deadline: float) -> bool:
-        """Whether that is sooner than it was."""
-        if process.deadline is not None and deadline >= process.deadline:
-            return False
-        process.deadline = deadline
-        heapq.heappush(self._deadlines, (deadline, process.number))
-        return True
 
     def due(self, now: float) -> list[Instruction]:
         """Time has passed: kill what should be gone by now."""
         instructions: list[Instruction] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, number = heapq.heappop(self._deadlines)
+        for number in self._deadlines.take_due(now):
             process = self.processes.get(number)
             if process is not None:
                 instructions += self._kill(process)
         return instructions
 
     def _kill(self, process: Process) -> list[Instruction]:
-        if process.killed:
-            return []  # with its owner, and all below it: they often have the same deadline
-        living = [below for below in process.below() if below.alive and not below.killed]
         instructions: list[Instruction] = []
-        for below in living:
-            below.killed = below.cancelled = True
+        for below in process.kill():
             if below.is_elsewhere:
                 instructions += self._to_agent(Cancel(below.number, 0.0))
             else:
@@ -389,7 +302,7 @@ class Plan:
         instructions: list[Instruction] = []
         for child in owner.children.values():
             if child is self.agent and len(owner.children) > 1:
-                self._set_deadline(child, now + self.grace)  # it is the last to be asked
+                self._deadlines.bring_forward(child, now + self.grace)  # it is the last to be asked
             else:
                 instructions += self._cancel(child, now + self.grace, now)
         return instructions
@@ -403,22 +316,12 @@ class Plan:
             return []
         if self.spares.pop(process.number, None) is not None:
             return [Forget(process.number)]
-        process.alive = False
-        process.returncode = returncode
-        process.maybe_oom = maybe_oom and not process.killed
-        # Cancelled is who ended because of it, not who crashed or was killed at the same moment.
-        process.cancelled &= returncode in (0, -signal.SIGTERM) or process.killed
+        process.end(returncode, maybe_oom)
         self._unreported[process.number] = process
-        self._remember(process)
-        told: list[Instruction] = [Send(watcher, process.fate()) for watcher in process.watchers]
+        told = self._watchers.died(process.fate())
         if process is self.agent:
             told += self._agent_gone(describe_exit(returncode))
         return told + self._end_children(process, now)
-
-    def _remember(self, process: Process) -> None:
-        self._fates[process.number] = process.fate()
-        if len(self._fates) > _REMEMBERED:
-            self._fates.popitem(last=False)
 
     def settled(self) -> list[Instruction]:
         """No orphan is left: report the dead below whom nothing is left."""
