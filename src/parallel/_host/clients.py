@@ -76,8 +76,7 @@ class Clients:
         """Close the connection of a process, if it still has one."""
         client = self._clients.pop(number, None)
         if client is not None:
-            if client.events:
-                self._selector.unregister(client)
+            self._selector.unregister(client)
             client.reader.lose_descriptors()
             client.endpoint.close()
 
@@ -100,13 +99,7 @@ class Clients:
         wanted = client.wanted_events
         if wanted == client.events or client.number not in self._clients:
             return
-        handle = partial(self._serve, client)
-        if not client.events:
-            self._selector.register(client, wanted, handle)
-        elif wanted:
-            self._selector.modify(client, wanted, handle)
-        else:
-            self._selector.unregister(client)
+        self._selector.modify(client, wanted, partial(self._serve, client))
         client.events = wanted
 
     def _serve(self, client: Client, events: int) -> None:
