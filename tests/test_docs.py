@@ -3,8 +3,8 @@
 The `python` blocks of a page are programs. A block whose first line is `# NAME.py` begins a program
 of that name; a block without such a line goes on with the one before. A `text` block right behind
 says what the program prints: `...` stands for any number of lines, and pids, addresses, line
-numbers, times and sizes may differ. A program that prints a traceback there fails; all others
-succeed. Each runs in an empty folder, as a user's first one would.
+numbers, times, sizes and interpreters may differ. A program that prints a traceback there fails;
+all others succeed. Each runs in an empty folder, as a user's first one would.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ PROJECT = Path(__file__).parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"# (\w+\.py)\n")
-VARYING = re.compile(r"0x[0-9a-f]+|(?:(?<=pid )|(?<=line ))\d+|[\d.]+(?= (s|ms|us|bytes)\b)")
+VARYING = re.compile(
+    r"0x[0-9a-f]+|(?:(?<=pid )|(?<=line ))\d+|[\d.]+(?= (s|ms|us|bytes)\b)|/\S+/python[\d.]*"
+)
 TEST = re.compile(r"`(test_\w+)`")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 import tarfile
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ import pytest
 import parallel
 from parallel import _shipping
 from parallel._member import current_member
-from parallel._shipping import Parcel, pack_project
-from parallel.errors import ParallelError
+from parallel._shipping import Parcel, check_ship, pack_project
+from parallel.errors import ParallelError, RemoteError
+from parallel.launch.local import Local
 
 
 @pytest.fixture(autouse=True)
@@ -152,10 +156,30 @@ def test_a_list_of_names_and_paths_ships_just_those(project: Path, tmp_path: Pat
     assert set(held(parcel)) == {"ship_b.py", "other/data.txt"}
 
 
-@pytest.mark.parametrize("name", ["/no/such/place", "no_such_module"])
-def test_a_list_that_names_what_is_not_there_is_an_error(name: str) -> None:
-    with pytest.raises(ParallelError, match=name):
-        pack_project((name,))
+WRONG = ["/no/such/place", "no_such.py", "no_such_module", "sys", "__main__", "", ".", "ship_made"]
+
+
+@pytest.mark.parametrize("item", WRONG)
+async def test_a_list_that_names_what_is_not_there_is_an_error_of_init(item: str) -> None:
+    sys.modules["ship_made"] = type(sys)("ship_made")
+    with pytest.raises(ParallelError, match=re.escape(f"{item!r}, which") + r".*names.*and paths"):
+        async with parallel.init(ship=["tests", item]):
+            raise AssertionError
+    with pytest.raises(ParallelError, match=re.escape(repr(item))):
+        pack_project((item,))
+
+
+@pytest.mark.parametrize("ship", ["ship_a", [Path("ship_a.py")]], ids=str)
+async def test_a_list_is_one_of_strings(ship: Any) -> None:
+    with pytest.raises(TypeError, match="ship takes"):
+        async with parallel.init(ship=ship):
+            raise AssertionError
+
+
+def test_a_list_is_checked_without_an_import(project: Path) -> None:
+    (project / "ship_broken.py").write_text("raise AssertionError")
+    assert check_ship(["ship_broken", "ship_broken.part"]) == ("ship_broken", "ship_broken.part")
+    assert check_ship([]) == ()
 
 
 def test_a_worker_passes_on_what_it_was_sent(project: Path, tmp_path: Path) -> None:
@@ -262,3 +286,88 @@ async def test_a_worker_on_another_host_keeps_that_host_s_surroundings(
         assert await parallel.run(umask, where="root") == before
     finally:
         os.umask(before)
+
+
+# What another host gets. Functions by value: the host does not have this module.
+
+
+def shipping(ship: bool | Sequence[str]) -> AbstractAsyncContextManager[None]:
+    """Inside `init` with the hosts "other" and "third"."""
+    hosts = [Local(name="other"), Local(name="third")]
+    return parallel.init(cluster=parallel.Cluster(hosts), grace=2.0, ship=ship)
+
+
+async def file_of(name: str, *route: str, **options: Any) -> Path:
+    """Where the last host of a route finds a module; each asks the next."""
+
+    def find() -> Path:
+        return Path(str(importlib.import_module(name).__file__))
+
+    call: Any = find
+    for where in reversed(route):
+        call = partial(parallel.run, call, where=where, **options)
+    found: Path = await call()
+    return found
+
+
+async def test_a_list_of_names_is_all_that_another_host_gets(project: Path, tmp_path: Path) -> None:
+    for name in ("ship_a.py", "ship_b.py", "ship_pack/__init__.py", "ship_pack/part.py"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text("")
+    importlib.import_module("ship_b")
+    async with shipping(["ship_a", "ship_pack.part", "iniconfig"]):
+        for name in ("ship_a", "ship_pack", "ship_pack.part", "iniconfig"):
+            assert (await file_of(name, "other")).is_relative_to(tmp_path / "cache")
+        with pytest.raises(ModuleNotFoundError, match="ship_b"):
+            await file_of("ship_b", "other")
+
+
+async def test_paths_are_those_from_where_init_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ["ship_tool.py", "libs/ship_lib/"]
+    (tmp_path / "libs/ship_lib").mkdir(parents=True)
+    (tmp_path / "libs/ship_lib/__init__.py").write_text("")
+    (tmp_path / "ship_tool.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    async with shipping(paths):
+        monkeypatch.chdir("/")
+        for name, file in (("ship_tool", "ship_tool.py"), ("ship_lib", "ship_lib/__init__.py")):
+            for route in (["other"], ["root", "other"]):
+                found = await file_of(name, *route, cwd="/")
+                assert found.is_relative_to(tmp_path / "cache")
+                assert str(found).endswith(f"/{file}")
+
+
+async def test_without_shipping_nothing_is_sent(project: Path, tmp_path: Path) -> None:
+    (project / "ship_a.py").write_text("def nothing(): pass\n")
+    import ship_a
+
+    async with shipping(False):
+        before = sorted((tmp_path / "cache/parallel").iterdir())
+        assert await parallel.run(lambda: 1, where="other") == 1
+        with pytest.raises(ModuleNotFoundError, match="ship_a"):
+            await file_of("ship_a", "other")
+        with pytest.raises(RemoteError, match="ship_a"):
+            await parallel.run(ship_a.nothing, where="other")
+        assert sorted((tmp_path / "cache/parallel").iterdir()) == before
+
+
+@pytest.mark.parametrize("ship", [True, ["ship_a"], "path"], ids=str)
+async def test_what_was_sent_is_passed_on_by_workers_that_were_started_there(
+    project: Path, tmp_path: Path, ship: Any
+) -> None:
+    place = project / "ship_a.py"
+    place.write_text("")
+    importlib.import_module("ship_a")
+
+    def find() -> str | None:
+        return importlib.import_module("ship_a").__file__
+
+    async def pass_on() -> str | None:
+        place.unlink()  # as on a host that is another machine
+        return await parallel.run(partial(parallel.run, find, where="third"))
+
+    async with shipping([str(place)] if ship == "path" else ship):
+        found = Path(str(await parallel.run(pass_on, where="other")))
+    assert found.is_relative_to(tmp_path / "cache")

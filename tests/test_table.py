@@ -165,6 +165,18 @@ def test_a_host_may_be_gone_for_any_reason(table: int, why: str) -> None:
     assert second == other
 
 
+@pytest.mark.parametrize("letter", ["x", "\N{SNOWMAN}", "\N{GRINNING FACE}", "\u00e9"])
+@pytest.mark.parametrize("shift", range(4))
+def test_a_reason_that_is_cut_is_seen_to_be(table: int, letter: str, shift: int) -> None:
+    """Wherever the cut falls within a character."""
+    for length in range(30, 170):
+        down = "-" * shift + letter * length
+        HostWriter(table).write([HERE, HostState("host0", 1, "3.12.1", 5, 0, down)])
+        read = read_hosts(table)[1].down
+        assert read == down or (read[-1] == "\u2026" and down.startswith(read[:-1]))
+        assert len(read.encode()) >= min(len(down.encode()), 150)
+
+
 @pytest.mark.parametrize("number", [-1, 1 << 32, 1 << 64, 1 << 700])
 def test_what_another_host_says_is_written_whatever_it_is(table: int, number: int) -> None:
     HostWriter(table).write([HostState("lone \ud800", number, "\ud800", number, number)])

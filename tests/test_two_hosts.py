@@ -325,6 +325,19 @@ async def test_missing_hosts_can_be_skipped_and_hosts_says_so() -> None:
             await parallel.run(whereabouts, where="x")
 
 
+async def test_hosts_are_in_the_order_of_the_cluster_whichever_comes_first() -> None:
+    hosts = [Local(name="slow", setup="sleep 0.3"), broken("x"), Local(name="fast")]
+    cluster = parallel.Cluster(hosts)
+
+    def names() -> list[str]:
+        return [host.name for host in parallel.hosts()]
+
+    async with parallel.init(cluster=cluster, missing_hosts="skip"):
+        assert names() == ["root", "slow", "x", "fast"]
+        await cluster.add(Local(name="x"))
+        assert names() == ["root", "slow", "fast", "x"]
+
+
 def up_hosts() -> tuple[parallel.Host, ...]:
     return tuple(host for host in parallel.hosts() if not host.down)
 

@@ -18,6 +18,7 @@ from ._hosts import Hosts
 from ._member import Member, is_member, running_trio, set_current_member
 from ._own_host import Keeper, end_children, end_host, start_host
 from ._settings import HostSettings
+from ._shipping import check_ship
 from ._wire.frames import UNLIMITED
 from ._wire.news import ROOT_HOST
 from .errors import ParallelError
@@ -59,7 +60,7 @@ async def init(
             names of modules and packages, and of paths to them.
 
     Raises:
-        ParallelError: `init` within `init`, or in a worker.
+        ParallelError: `init` within `init`, or in a worker; or `ship` names what is not there.
         HostUnreachable: This host could not be started; a module to preload raised, for example.
         ExceptionGroup: Other hosts could not be started: for each the `HostUnreachable` or
             `HostMismatch` that says why.
@@ -76,8 +77,6 @@ async def init(
         raise ValueError("max_message_size must be > 0, or None for no limit")
     if isinstance(preload, str):
         raise TypeError(f"preload takes a list of names: preload=[{preload!r}]")
-    if isinstance(ship, str):
-        raise TypeError(f"ship takes a list of names and paths: ship=[{ship!r}]")
     if missing_hosts not in ("raise", "skip"):
         raise ValueError('missing_hosts must be "raise" or "skip"')
     cluster = cluster or Cluster()
@@ -90,7 +89,7 @@ async def init(
         max_message_size=UNLIMITED if max_message_size is None else max_message_size,
         buffer_size=buffer_size,
         slots=cluster.root_slots,
-        ship=ship if isinstance(ship, bool) else tuple(ship),
+        ship=check_ship(ship),
     )
     with _alone():
         member, keeper = await start_host(settings)

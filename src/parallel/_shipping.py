@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeAlias
@@ -34,6 +34,10 @@ _INSTALLED = {"site-packages", "dist-packages"}
 _SKIPPED = {"__pycache__", "node_modules"}
 _OURS = {*NEEDED, "__main__", "__mp_main__"}
 
+_TAKEN = (
+    "it takes names of modules and packages to import, and paths (with a / in them, or .py behind)"
+)
+
 
 class Project(NamedTuple):
     """A project as the settings of a process name it: its archive's digest, what one can import."""
@@ -56,8 +60,8 @@ class _Files(NamedTuple):
     state: tuple[tuple[str, int, int], ...]
 
 
-_received: tuple[Project, Path] | None = None
-"""In a worker: what it was sent, and where it lies."""
+_received: tuple[Project, str] | None = None
+"""In a worker: what it was sent, or one above it on its host was, and where that lies."""
 
 _last: tuple[tuple[tuple[str, int, int], ...], Parcel] | None = None
 _classified: dict[str, tuple[int, list[Path]]] = {}
@@ -66,9 +70,19 @@ _classified: dict[str, tuple[int, list[Path]]] = {}
 
 def receive(project: Project, directory: str) -> None:
     """In a worker: use what it was sent, before anything else."""
-    global _received
-    _received = (project, Path(directory))
+    inherit((project, directory))
     sys.path.insert(0, directory)
+
+
+def received() -> tuple[Project, str] | None:
+    """For another worker of this host, which has the same import path."""
+    return _received
+
+
+def inherit(what: tuple[Project, str] | None) -> None:
+    """In a worker: pass on to other hosts what its caller on this host has `received`."""
+    global _received
+    _received = what
 
 
 def is_here(project: Project) -> bool:
@@ -85,13 +99,14 @@ def pack_project(ship: Ship) -> Parcel | None:
     if ship is True or (ship and _received is not None):  # what was named was so at the root
         roots = _imported()
     else:
-        roots = _named(ship) if ship else {}
+        roots = dict(map(_find, ship)) if ship else {}
     if _received is not None:
-        roots = _beyond(_received[1], roots)
+        project, directory = _received[0], Path(_received[1])
+        roots = _beyond(directory, roots)
         if not roots:
-            return Parcel(_received[0], (_received[1] / ARCHIVE).read_bytes)
-        received = (entry for entry in _received[1].iterdir() if not entry.name.startswith("."))
-        roots = {**{_module_name(entry): [entry] for entry in received}, **roots}
+            return Parcel(project, (directory / ARCHIVE).read_bytes)
+        sent = (entry for entry in directory.iterdir() if not entry.name.startswith("."))
+        roots = {**{_module_name(entry): [entry] for entry in sent}, **roots}
     return _pack(roots) if roots else None
 
 
@@ -106,6 +121,25 @@ def _pack(roots: dict[str, list[Path]]) -> Parcel:
 
 
 # What belongs to it
+
+
+def check_ship(ship: bool | Sequence[str]) -> Ship:
+    """What `init` was told, so that it means the same in every process of this host.
+
+    Raises `ParallelError` for an entry of a list that is not there. Imports nothing.
+    """
+    if isinstance(ship, bool):
+        return ship
+    if isinstance(ship, str):
+        raise TypeError(f"ship takes a list of names and paths: ship=[{ship!r}]")
+    return tuple(map(_check, ship))
+
+
+def _check(item: str) -> str:
+    if not isinstance(item, str):
+        raise TypeError(f"ship takes names and paths as strings, which {item!r} is not")
+    _find(item)
+    return str(_absolute(item)) if _is_path(item) else item
 
 
 def _imported() -> dict[str, list[Path]]:
@@ -140,22 +174,29 @@ def _is_installed(place: Path) -> bool:
     return place.is_relative_to(_STDLIB) or not _INSTALLED.isdisjoint(place.parts)
 
 
-def _named(ship: Iterable[str]) -> dict[str, list[Path]]:
-    """Paths of modules and packages, and names of what can be imported."""
-    found: dict[str, list[Path]] = {}
-    for item in ship:
-        place = Path(os.path.abspath(os.path.expanduser(item)))
-        if os.sep in item or place.suffix == ".py":
-            if not place.exists():
-                raise ParallelError(f"init(ship=...) names {item!r}, which does not exist")
-            found[_module_name(place)] = [place]
-            continue
+def _find(item: str) -> tuple[str, list[Path]]:
+    """What a path or a name of a list stands for: what one can import then, and its files."""
+    if _is_path(item):
+        place = _absolute(item)
+        if not place.exists():
+            raise ParallelError(f"init(ship=...) names {item!r}, which does not exist; {_TAKEN}")
+        return _module_name(place), [place]
+    try:
         spec = importlib.util.find_spec(item.partition(".")[0])
-        if spec is None or not (spec.submodule_search_locations or spec.has_location):
-            raise ParallelError(f"init(ship=...) names {item!r}, which cannot be imported")
-        places = spec.submodule_search_locations or [spec.origin or ""]
-        found[spec.name] = [Path(os.path.abspath(place)) for place in places]
-    return found
+    except ValueError:  # no name at all, or a module that the program has made itself
+        spec = None
+    if spec is None or not (spec.submodule_search_locations or spec.has_location):
+        raise ParallelError(f"init(ship=...) names {item!r}, which no file defines; {_TAKEN}")
+    places = spec.submodule_search_locations or [spec.origin or ""]
+    return spec.name, [Path(os.path.abspath(place)) for place in places]
+
+
+def _is_path(item: str) -> bool:
+    return os.sep in item or item.endswith(".py")
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def _module_name(place: Path) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ._shipping import Project
+from ._shipping import Project, inherit, received
 
 
 class Surroundings(NamedTuple):
@@ -21,6 +21,8 @@ class Surroundings(NamedTuple):
     """None: it has been deleted, so the worker stays in that of its fork server."""
     umask: int
     path: list[str]
+    received: tuple[Project, str] | None
+    """See `_shipping`: on another host than the root's, to be passed on to a third."""
 
 
 def look_around(env: Mapping[str, str] | None = None, cwd: str | None = None) -> Surroundings:
@@ -32,7 +34,7 @@ def look_around(env: Mapping[str, str] | None = None, cwd: str | None = None) ->
         here = None
     if cwd is not None:
         here = os.path.join(here or "/", os.fspath(cwd))
-    return Surroundings(environ, here, _umask(), sys.path)
+    return Surroundings(environ, here, _umask(), sys.path, received())
 
 
 class Abroad(NamedTuple):
@@ -59,7 +61,7 @@ def _umask() -> int:
 
 def encode_surroundings(around: Surroundings) -> bytes:
     """For a new worker."""
-    return pickle.dumps((around.environ, around.cwd, around.umask, around.path), protocol=5)
+    return pickle.dumps(tuple(around), protocol=5)
 
 
 def encode_abroad(abroad: Abroad) -> bytes:
@@ -78,7 +80,8 @@ def settle_in(data: bytes) -> Project | None:
         env, project = more
         os.environ.update(env)
     else:
-        umask, path = more
+        umask, path, sent = more
+        inherit(sent)
         _replace_environ(environ)
         os.umask(umask)
         if path != sys.path:

@@ -82,8 +82,8 @@ class ProcessWriter:
         """A process runs from now on."""
         slot = self._free.pop() if self._free else len(self._slots)
         self._slots[entry.process] = slot
-        name = entry.name.encode(errors="replace")[:_MAX_NAME]
-        owner_host = entry.owner_host.encode(errors="replace")[:_MAX_OWNER_HOST]
+        name = _fit(entry.name, _MAX_NAME)
+        owner_host = _fit(entry.owner_host, _MAX_OWNER_HOST)
         owner = _bounded(entry.owner, 64)  # of another host: that one may say anything
         numbers = (entry.process, owner, entry.started, entry.pid)
         record = _PROCESS.pack(*numbers, len(name), len(owner_host)) + name + owner_host
@@ -136,11 +136,20 @@ class HostWriter:
 
 
 def _pack_host(host: HostState) -> bytes:
-    name = host.name.encode(errors="replace")[:MAX_HOST_NAME]
-    python = host.python.encode(errors="replace")[:_MAX_PYTHON]
-    down = host.down.encode(errors="replace")[:_MAX_DOWN]
+    name = _fit(host.name, MAX_HOST_NAME)
+    python = _fit(host.python, _MAX_PYTHON)
+    down = _fit(host.down, _MAX_DOWN)
     numbers = [_bounded(number, 32) for number in (host.slots, host.running, host.pid, host.order)]
     return _HOST.pack(*numbers, len(name), len(python), len(down)) + name + python + down
+
+
+def _fit(text: str, size: int) -> bytes:
+    """At most so many bytes of it; a text that is cut ends with an ellipsis."""
+    data = text.encode(errors="replace")
+    if len(data) <= size:
+        return data
+    mark = "\N{HORIZONTAL ELLIPSIS}".encode()
+    return data[: size - len(mark)].decode(errors="ignore").encode() + mark
 
 
 def _bounded(number: int, bits: int) -> int:

@@ -1,13 +1,17 @@
-"""Projects on a host: found in its cache, or stored there when they arrive."""
+"""Projects on a host: found in its cache, or stored there when they arrive; or missing."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 from .._shipping import Project, is_here, receive
+from .._wire.failure import text_of
 from .._wire.news import ROOT_HOST
-from ..errors import ParallelError
+from ..errors import ParallelError, RemoteError
 from .cache import PLACE, Cache, open_cache
+
+_MISSING = "has no module"
 
 
 def use(project: Project, host: str) -> bool:
@@ -35,3 +39,31 @@ def _cache() -> Cache:
         return open_cache() if place is None else Cache(place)
     except OSError as exc:
         raise ParallelError(f"there is no cache for the modules of the caller: {exc}") from exc
+
+
+def explain_missing(error: BaseException, host: str) -> None:
+    """Where an error is that a module is missing here, tell a caller on another host what to do."""
+    waiting = [error]
+    while waiting:
+        exc = waiting.pop()
+        if isinstance(exc, BaseExceptionGroup):
+            waiting += exc.exceptions
+        missing = exc.__cause__ if isinstance(exc, RemoteError) else exc
+        if isinstance(missing, ModuleNotFoundError) and isinstance(missing.name, str):
+            _explain_once(exc, missing.name, host)
+
+
+def _explain_once(exc: BaseException, module: str, host: str) -> None:
+    """Unless it comes from a third host, which has explained it."""
+    why = (
+        f"host {host!r} {_MISSING} {module!r}: install it for {sys.executable} there, or have it "
+        "sent: init(ship=True) sends what has been imported before the call, "
+        f"init(ship=[{module.partition('.')[0]!r}, ...]) what it names"
+    )
+    if isinstance(exc, RemoteError):
+        if _MISSING not in exc.text:
+            exc.text += f"; {why}"
+        return
+    notes = getattr(exc, "__notes__", [])
+    if isinstance(notes, list) and not any(_MISSING in text_of(note) for note in notes):
+        exc.add_note(why)

@@ -165,6 +165,7 @@ class Worker:
         self.hub: Hub[Any, Any] | None = None
         self.scope: trio.CancelScope | None = None
         self.cancelled = False
+        self.is_abroad = False
         self.on_sigterm: Callable[..., object] | None = None
 
     async def begin(self) -> Callable[[], object] | None:
@@ -213,6 +214,7 @@ class Worker:
         kernel.set_process_name(begin.name)
         peer = Peer(settings.host, begin.process, os.getpid(), begin.name)
         owner = (begin.owner_host, begin.owner)
+        self.is_abroad = begin.owner_host != settings.host
         self.member = Member(self.endpoint, settings, peer, owner, self.table)
         self.member.why_lost = _end_with_fork_server
         set_current_member(self.member)
@@ -315,6 +317,8 @@ class Worker:
         return Verdict(Kind.RESULT, packed, 0, None)
 
     def _failed(self, exc: BaseException, skip: int) -> Verdict:
+        if self.is_abroad:
+            projects.explain_missing(exc, self.settings.host)
         text = f"raised {type(exc).__name__}: {text_of(exc)}"
         reset = Reset("failed", text)
         if isinstance(exc, Exception):
