@@ -37,7 +37,6 @@ from ._process import Process, reraise
 from ._shipping import pack_project
 from ._surroundings import Abroad, encode_abroad, encode_surroundings, look_around
 from ._wire.codec import Packed, pack
-from ._wire.news import ROOT_HOST
 from .placement import Placement
 
 T = TypeVar("T")
@@ -49,7 +48,7 @@ Where = str | Placement | None
 """A host's name; None or "local" for the caller's own; or a placement."""
 
 
-class _Call(NamedTuple, Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """A call under way: its process, and what that is sent first."""
 
     process: Process[T]
@@ -58,10 +57,13 @@ class _Call(NamedTuple, Generic[T]):
     task: Packed
 
     async def live(self) -> BaseException | None:
+        """See it through; what interrupted it."""
         return await self.process.live(self.settings, self.task)
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
+    """What `run` and `spawn` have in common."""
+
     where: Where
     name: str | None
     env: Mapping[str, str] | None
@@ -120,7 +122,7 @@ async def run(
 
         total = await parallel.run(sum, [1, 2, 3])
     """
-    call, _ = _launch(fn, args, _Options(where, name, env, cwd), with_hub=False)
+    call, _ = launch(fn, args, Options(where, name, env, cwd), with_hub=False)
     interruption = await call.live()
     return _result(call.process, interruption)
 
@@ -187,7 +189,7 @@ def spawn(
 
     Arguments and errors otherwise are those of `run`.
     """
-    options = _Options(where, name, env, cwd)
+    options = Options(where, name, env, cwd)
     if nursery is not None:
         return _start(nursery, fn, args, options)
     return _block(fn, args, options)
@@ -195,7 +197,7 @@ def spawn(
 
 @enable_ki_protection
 async def _start(
-    nursery: trio.Nursery, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], opts: _Options
+    nursery: trio.Nursery, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], opts: Options
 ) -> tuple[Channel[Any, Any], Process[Any]]:
     opened: list[Channel[Any, Any]] = []
     try:
@@ -212,12 +214,12 @@ async def _start(
 async def _live_in_nursery(
     fn: Callable[..., Awaitable[Any]],
     args: tuple[Any, ...],
-    options: _Options,
+    options: Options,
     opened: list[Channel[Any, Any]],
     *,
     task_status: trio.TaskStatus[tuple[Channel[Any, Any], Process[Any]]],
 ) -> None:
-    call, channel = _launch(fn, args, options, with_hub=True)
+    call, channel = launch(fn, args, options, with_hub=True)
     assert channel is not None
     opened.append(channel)
     process = call.process
@@ -230,9 +232,9 @@ async def _live_in_nursery(
 @asynccontextmanager
 @enable_ki_protection
 async def _block(
-    fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], options: _Options
+    fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], options: Options
 ) -> AsyncGenerator[tuple[Channel[Any, Any], Process[Any]], None]:
-    call, channel = _launch(fn, args, options, with_hub=True)
+    call, channel = launch(fn, args, options, with_hub=True)
     assert channel is not None
     process = call.process
     body_error: BaseException | None = None
@@ -270,37 +272,6 @@ async def _block(
         process.outcome()  # which raises: it was cancelled by somebody else
 
 
-class Service(Generic[SendT, ReceiveT]):
-    """A process that belongs to no block and no nursery; who started it ends it."""
-
-    def __init__(self, process: Process[Any], child: Child, channel: Channel[Any, Any]) -> None:
-        self.process = process
-        self.child = child
-        self.channel: Channel[SendT, ReceiveT] = channel
-
-
-async def start_service(
-    fn: Callable[[Hub[SendT, ReceiveT], *Ts], Awaitable[Any]], *args: *Ts, name: str
-) -> Service[SendT, ReceiveT]:
-    """`spawn` for this package's own ends; raises what keeps it from getting ready."""
-    call, channel = _launch(fn, args, _Options(ROOT_HOST, name, None, None), with_hub=True)
-    assert channel is not None
-    call.child.is_service = True
-    trio.lowlevel.spawn_system_task(call.live, name=f"parallel: {name}")
-    try:
-        await call.process.ready()
-    except BaseException:
-        channel.close()
-        call.child.cancel(0.0)
-        with trio.CancelScope(shield=True):
-            await call.process.wait()
-        raise
-    if not call.process.is_ready:
-        channel.close()
-        call.process.outcome()
-    return Service(call.process, call.child, channel)
-
-
 def _raise_both(
     body_error: BaseException | None,
     interruption: BaseException | None,
@@ -331,9 +302,9 @@ def _gives_way(
 
 
 @enable_ki_protection
-def _launch(
-    fn: Callable[..., Any], args: tuple[Any, ...], options: _Options, *, with_hub: bool
-) -> tuple[_Call[Any], Channel[Any, Any] | None]:
+def launch(
+    fn: Callable[..., Any], args: tuple[Any, ...], options: Options, *, with_hub: bool
+) -> tuple[Call[Any], Channel[Any, Any] | None]:
     """Steps 1 and 2."""
     member = current_member()
     member.attach()  # raises where nothing can be started, before anything is opened
@@ -351,7 +322,7 @@ def _launch(
     child = member.start(host, name, descriptors)
     process = _process(member, child, control, channel)
     process.read_project = read_project
-    return _Call(process, child, settings, task), channel
+    return Call(process, child, settings, task), channel
 
 
 @disable_ki_protection
@@ -363,7 +334,7 @@ def _pack_interruptibly(
 
 
 def _settings(
-    member: Member, host: str, options: _Options
+    member: Member, host: str, options: Options
 ) -> tuple[bytes, Callable[[], bytes] | None]:
     """What the process is to find; on another host also the project that is named in there."""
     if host == member.settings.host:

@@ -15,11 +15,11 @@ from importlib import import_module
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._api import Service, start_service
 from ._cluster import check_name
 from ._member import Member
 from ._orders import Add, Added, Ended, Failed, Miss, Order, Remove, Reply
 from ._own_host import PATIENCE
+from ._service import Service, start_service
 from ._settings import HostSettings
 from ._showcase import AGENT
 from ._table import HostWriter, read_hosts
