@@ -1,14 +1,18 @@
-"""Workers: what our own side runs in its processes."""
+"""Workers: what our own side runs in its processes, which import no more than that takes."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 import parallel
-from bench.conversations import AnyChannel
 from bench.cpus import Cpu, pin
+
+if TYPE_CHECKING:
+    from bench.conversations import AnyChannel
 
 
 async def descend(depth: int) -> int:
