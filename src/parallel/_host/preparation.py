@@ -17,6 +17,7 @@ from . import kernel, worker
 
 def prepare(settings: HostSettings) -> None:
     """All that a worker shall find done."""
+    gc.disable()  # and collect nothing: workers would write into the holes, each page a copy
     kernel.adopt_orphans()
     kernel.raise_open_files()
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -30,9 +31,7 @@ def prepare(settings: HostSettings) -> None:
         _preload(name, settings)
     worker.rehearse(settings)
     kernel.set_process_name("parallel-forkserver")
-    gc.collect()
     gc.freeze()
-    gc.disable()
 
 
 def _preload(name: str, settings: HostSettings) -> None:
