@@ -17,8 +17,8 @@ The layers, from the bottom up; imports point downwards only:
   that is sent; what of the program's own modules goes with a call.
 * `_pipes`, `_ends`, `_link`, `_output`, `_console`: sockets and streams that are joined; a link
   between two agents; what processes of other hosts print, and where it appears.
-* `_orders`, `_root_agent`, `_hosts`: what the root and its agent say to each other; the agent; the
-  hosts of a cluster as the root has them. Only a program with other hosts loads these.
+* `_service`, `_orders`, `_root_agent`, `_hosts`: a process of the package's own; what the root and
+  its agent say to each other; the agent; the hosts of a cluster as the root has them.
 * `_showcase`, `_programs`: what the root's agent shows to `python -m parallel top`, and what that
   sees of the programs that run here.
 * `_probe`, `_check`: what `python -m parallel check` runs on a host, and what it makes of it.
