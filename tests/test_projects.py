@@ -61,7 +61,7 @@ async def test_an_import_in_a_function_that_is_not_there(hosts: None) -> None:
         return importlib.import_module("no_such.part")
 
     async def find_in_a_task() -> None:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.start_soon(trio.to_thread.run_sync, find)
             nursery.start_soon(trio.sleep_forever)
 
