@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import trio
 
 import parallel
 from parallel.launch.local import Local
@@ -60,15 +59,16 @@ async def test_an_import_in_a_function_that_is_not_there(hosts: None) -> None:
     def find() -> object:
         return importlib.import_module("no_such.part")
 
-    async def find_in_a_task() -> None:
-        async with trio.open_nursery(strict_exception_groups=True) as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, find)
-            nursery.start_soon(trio.sleep_forever)
+    def find_and_group() -> None:
+        try:
+            find()
+        except ModuleNotFoundError as exc:
+            raise ExceptionGroup("tasks", [exc]) from None
 
     there = partial(parallel.run, find, where="other")
     assert await notes_of(there) == [advice("other", "no_such", "no_such")]
     with pytest.raises(ExceptionGroup) as failed:
-        await parallel.run(find_in_a_task, where="other")
+        await parallel.run(find_and_group, where="other")
     assert failed.value.exceptions[0].__notes__ == [advice("other", "no_such", "no_such")]
 
 
