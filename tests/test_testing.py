@@ -86,7 +86,7 @@ async def test_cancelled_while_it_starts_it_leaves_nothing(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="says what ends with the parent by /proc")
-async def test_a_killed_program_leaves_no_process(mark: str, tmp_path: Path) -> None:
+async def test_a_killed_program_leaves_no_process_and_no_file(mark: str, tmp_path: Path) -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
@@ -101,6 +101,7 @@ async def test_a_killed_program_leaves_no_process(mark: str, tmp_path: Path) -> 
     program.wait()
     await eventually(lambda: not marked_processes(mark))
     await eventually(lambda: not Path("/proc", pid).exists())  # what ran on the host as well
+    await eventually(lambda: not list(tmp_path.iterdir()))
 
 
 async def test_hosts_last_as_long_as_the_block_whichever_thread_has_started_them(

@@ -36,7 +36,7 @@ async def open_hosts(
 
     They are served by a process of its own on loopback addresses, with keys that are made on the
     spot, and a home directory for each. Nothing of `~/.ssh` is looked at. Leaving the block ends
-    them and removes what they left; so does the end of this process, but for the directory.
+    them and removes what they left; so does the end of this process.
 
     Args:
         count: How many.

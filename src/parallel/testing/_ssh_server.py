@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import signal as signals
 import sys
 from contextlib import suppress
@@ -217,8 +218,16 @@ async def listen(where: Path, number: int, host: Host, key: asyncssh.SSHKey) -> 
 
 
 async def main(count: int, shell: str, env: dict[str, str], where: str) -> None:
-    """Serve until stdin ends."""
+    """Serve until stdin ends, then remove what there was."""
     directory = Path(where)
+    try:
+        await serve(count, shell, env, directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def serve(count: int, shell: str, env: dict[str, str], directory: Path) -> None:
+    """Serve until stdin ends."""
     client_key = asyncssh.generate_private_key("ssh-ed25519")
     client_key.write_private_key(directory / "key")
     client_key.write_public_key(directory / "key.pub")
