@@ -225,7 +225,9 @@ class RootAgent:
         if self.links.get(host.name) is host.link and host.link is not None:
             del self.links[host.name]
             host.told = self.told
-            self._carry(self.router.host_down(host.name, reason))
+            steps = self.router.host_down(host.name, reason)
+            self.table.write([self.router.state(host.name)])  # so that who is told can have it anew
+            self._carry(steps)
             self.news.set()
 
     async def spread_news(self) -> None:

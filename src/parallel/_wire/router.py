@@ -59,6 +59,10 @@ class Router:
         state = self._hosts.get(host)
         return state is not None and not state.down
 
+    def state(self, host: str) -> HostState:
+        """Of a host that has been heard of."""
+        return self._hosts[host]
+
     # Hosts come and go
 
     def host_up(self, up: HostUp, order: int = 0) -> None:
