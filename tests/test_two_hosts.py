@@ -21,7 +21,8 @@ import parallel
 from parallel.launch.command import Command
 from parallel.launch.local import Local
 
-from .support import eventually
+from .hosts import named
+from .support import eventually, marked_processes
 
 
 def locals_(*names: str) -> parallel.Cluster:
@@ -294,6 +295,21 @@ async def test_hosts_come_and_go() -> None:
             await cluster.remove("late")
         await cluster.add(Local(name="late", python=sys.executable))
         assert (await parallel.run(whereabouts, where="late"))[0] == "late"
+
+
+async def test_who_hears_of_a_lost_host_finds_it_gone_and_can_add_it_again_at_once(
+    mark: str,
+) -> None:
+    cluster = locals_("a")
+    async with parallel.init(cluster=cluster, grace=2.0):
+        for _ in range(3):
+            with pytest.raises(parallel.HostDied):
+                async with parallel.spawn(echo, where="a") as (channel, _):
+                    os.kill(named(marked_processes(mark), "parallel-agent"), signal.SIGKILL)
+                    await channel.receive()
+            assert [host.name for host in parallel.hosts() if host.down] == ["a"]
+            await cluster.add(Local(name="a", python=sys.executable))
+            assert (await parallel.run(whereabouts, where="a"))[0] == "a"
 
 
 def broken(name: str) -> Command:
