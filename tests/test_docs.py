@@ -113,3 +113,11 @@ def test_every_test_that_the_docs_name_exists() -> None:
     for page in PAGES:
         named = set(TEST.findall(page.read_text()))
         assert named <= existing, f"{page.name}: {sorted(named - existing)}"
+
+
+def test_every_guarantee_names_a_test() -> None:
+    table: list[str] = []
+    for line in (PROJECT / "docs" / "semantics.md").read_text().splitlines():
+        table = [*table, line] if line.startswith("|") else []
+        if len(table) > 2 and "shown by" in table[0]:
+            assert TEST.search(line.rsplit("|", 2)[1]), line
