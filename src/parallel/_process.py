@@ -200,6 +200,7 @@ class Process(Generic[T_co]):
     def _unpack_result(self, frame: Frame) -> Ending[T_co]:
         what = f"the result of {self.name!r}"
         try:
+            # A service is seen through by a system task, which nothing may interrupt.
             read = _unpack if self._child.is_service else _unpack_interruptibly
             value = read(frame, what)
         except RemoteError as exc:

@@ -1,6 +1,7 @@
 """A keeper that is forked, where the root executes one: the agent has loaded all that it needs.
 
-That saves a host half of its start. It happens before the agent runs trio, which no fork survives.
+That saves a host a third of its start. It happens before the agent runs trio, which no fork
+survives.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _be_keeper(descriptor: int) -> NoReturn:
     try:
         os.setsid()
         main(descriptor)
-    except Exception:
+    except Exception:  # nobody is above us
         traceback.print_exc()
         sys.stderr.flush()
     finally:

@@ -66,7 +66,7 @@ def load(boot: Mapping[str, Any]) -> NoReturn:
 def _load_compiled(module: str, function: str) -> Any:
     """Leave what was compiled in the cache, which is ours, even where Python is to leave nothing.
 
-    Containers often say so, and compiling takes longer than all the rest of the start.
+    Containers often say so, and compiling would be two fifths of every start.
     """
     told, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     try:
