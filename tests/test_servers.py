@@ -269,12 +269,12 @@ def seconds_for(size: int, **options: float) -> float:
 
 
 def test_a_relay_delays_each_way() -> None:
-    assert seconds_for(1, delay=0.2) > 4 * seconds_for(1, delay=0.02)
+    assert seconds_for(1, delay=0.2) >= 0.4
 
 
 def test_a_relay_throttles() -> None:
     size = 1 << 18
-    assert seconds_for(size, rate=size / 0.5) > 4 * seconds_for(size, rate=size / 0.05)
+    assert seconds_for(size, rate=size / 0.5) >= 0.5
 
 
 def test_a_lossy_relay_loses_nothing_and_keeps_the_order_and_the_end() -> None:

@@ -199,6 +199,8 @@ class Program:
                     workers.start_soon(self.run_many, runs)
                 workers.start_soon(self.spawn_many, spawns)
                 workers.start_soon(self.clients_come_and_go, time.monotonic() + seconds)
+            # Who serves sees them leave; then there is none but ours.
+            await support.eventually(lambda: len(self.hub.clients) == 1)
             nursery.cancel_scope.cancel()
 
     async def close(self) -> None:
