@@ -19,6 +19,7 @@ The layers, from the bottom up; imports point downwards only:
   between two agents; what processes of other hosts print, and where it appears.
 * `_service`, `_orders`, `_root_agent`, `_hosts`: a process of the package's own; what the root and
   its agent say to each other; the agent; the hosts of a cluster as the root has them.
+* `failure`, `farm`: an exception that travels as a value; many tasks on all slots of a cluster.
 * `_showcase`, `_programs`: what the root's agent shows to `python -m parallel top`, and what that
   sees of the programs that run here.
 * `_probe`, `_check`: what `python -m parallel check` runs on a host, and what it makes of it.
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
     from .errors import UnknownHost as UnknownHost
     from .errors import WorkerCancelled as WorkerCancelled
     from .errors import WorkerDied as WorkerDied
+    from .failure import Failure as Failure
+    from .farm.farm import Farm as Farm
+    from .farm.farm import open_farm as open_farm
     from .placement import Host as Host
     from .placement import Placement as Placement
     from .placement import least_loaded as least_loaded
@@ -87,6 +91,8 @@ _NAMES = {
     "_root": "init",
     "errors": "HostDied HostMismatch HostUnreachable MessageTooLarge NotSendable ParallelError "
     "ProtocolError RemoteError UnknownHost WorkerCancelled WorkerDied",
+    "failure": "Failure",
+    "farm.farm": "Farm open_farm",
     "placement": "Host Placement least_loaded random random_in round_robin",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -1,0 +1,33 @@
+"""Many tasks on all slots of a machine or cluster: `parallel.open_farm`.
+
+The modules, from the bottom up; those marked * are pure:
+
+* `results`*, `tasks`*, `messages`*, `instructions`*, `events`*: what is decided upon, and said.
+* `roster`*, `plan`*: a worker as the plan sees it; which task goes where, after each event.
+* `deployment`: where workers run. `serving`: what runs the tasks there. `processes`: the default.
+* `stream`, `feed`: the tasks of one call; where they come from.
+* `desk`, `engine`, `staff`: one worker; all of them and the plan; who is there.
+* `derived`*: maps and folds from `compute`. `specification`: the farm as a few lines of loops.
+* `mapping`, `computation`, `algorithm`: what calls give back. `farm`: `Farm` and `open_farm`.
+"""
+
+from __future__ import annotations
+
+from .algorithm import Algorithm as Algorithm
+from .computation import Computation as Computation
+from .computation import Status as Status
+from .deployment import Deployment as Deployment
+from .events import WorkerJoined as WorkerJoined
+from .events import WorkerLeft as WorkerLeft
+from .farm import Farm as Farm
+from .farm import open_farm as open_farm
+from .mapping import Results as Results
+from .processes import Processes as Processes
+from .results import Done as Done
+from .results import NoWorkers as NoWorkers
+from .results import TaskLost as TaskLost
+from .results import TaskTimeout as TaskTimeout
+from .results import TaskUnrunnable as TaskUnrunnable
+from .serving import worker_state as worker_state
+from .tasks import Kind as Kind
+from .tasks import Policy as Policy

@@ -1,0 +1,228 @@
+"""The engine: carries out what a farm's plan decides, and tells it what happens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from ..failure import Failure
+from .desk import Desk
+from .events import Event, TaskEnded, TaskRetried, TasksSent, WorkerJoined, WorkerLeft
+from .instructions import (
+    Finished,
+    GivenUp,
+    Instruction,
+    Kill,
+    Release,
+    Retried,
+    Send,
+    Skip,
+    TimedOut,
+    Unrunnable,
+)
+from .messages import Drop, Forget
+from .plan import Plan
+from .results import Done, TaskLost, TaskTimeout, TaskUnrunnable
+from .stream import Stream
+from .tasks import Job, Kind, Policy, Result, Task
+
+Observer = Callable[[Event], None]
+
+
+class Engine:
+    """A plan, its workers' desks and its streams."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.desks: dict[str, Desk] = {}
+        self.streams: dict[int, Stream] = {}
+        self.observers: list[Observer] = []
+        self.deaths: dict[str, BaseException] = {}
+        self.failed: BaseException | None = None
+        """Why no stream will get anything any more."""
+        self.broken: BaseException | None = None
+        """Why there is no farm any more."""
+        self.on_broken: Callable[[], None] = lambda: None
+        self._jobs = itertools.count()
+        self._tasks = itertools.count()
+        self._alarm = trio.Event()
+        self._asleep_until = math.inf
+
+    # -- streams ---------------------------------------------------------------------------------
+
+    def open_stream(self, fn: Callable[..., Any], policy: Policy) -> Stream:
+        """For tasks that call `fn`."""
+        stream = Stream(self, Job(next(self._jobs)), fn, policy)
+        if self.failed is not None:
+            stream.error = self.failed
+        self.streams[stream.job.id] = stream
+        return stream
+
+    def close_stream(self, stream: Stream) -> None:
+        """Its tasks are of no use any more."""
+        if self.streams.pop(stream.job.id, None) is None:
+            return
+        self._carry_out(self.plan.cancel(stream.job, trio.current_time()))
+        for desk in self.desks.values():
+            if stream.job.id in desk.defined:
+                desk.defined.discard(stream.job.id)
+                desk.post(Forget(stream.job.id))
+
+    def wanted(self, job: Job) -> int:
+        """How many tasks of this job at once keep every worker busy."""
+        return self.plan.wanted(job)
+
+    def next_number(self) -> int:
+        """The number of a new task."""
+        return next(self._tasks)
+
+    def submit(self, stream: Stream, tasks: Sequence[Task]) -> None:
+        """The stream has these tasks."""
+        self._carry_out(self.plan.submit(tasks, trio.current_time()))
+
+    # -- what workers do -------------------------------------------------------------------------
+
+    def join(self, desk: Desk, kind: Kind) -> None:
+        """A worker is ready."""
+        self.desks[desk.name] = desk
+        self.tell(WorkerJoined(desk.name, desk.place))
+        self._carry_out(self.plan.join(desk.name, kind, trio.current_time()))
+
+    def leave(self, desk: Desk, reason: BaseException | None) -> None:
+        """A worker is gone."""
+        if self.desks.pop(desk.name, None) is not None and reason is not None:
+            self.deaths[desk.name] = reason
+            self._carry_out(self.plan.lose(desk.name, trio.current_time()))
+            del self.deaths[desk.name]
+        self.tell(WorkerLeft(desk.name, desk.place, reason))
+
+    def retire(self, name: str) -> None:
+        """The worker shall go when it has done what it is at."""
+        self._carry_out(self.plan.retire(name, trio.current_time()))
+
+    def report(self, desk: Desk, results: list[Result], begun: int | None) -> None:
+        """A worker has said this."""
+        if desk.name in self.desks:
+            now = trio.current_time()
+            self._carry_out(self.plan.report(desk.name, results, begun, now))
+
+    def miss(self, desk: Desk, tasks: list[int], error: BaseException) -> None:
+        """What a worker said of these could not be read. What of one alone was it, has failed."""
+        if len(tasks) == 1:
+            self.report(desk, [Result(tasks[0], Failure(error), 0.0, failed=True)], None)
+        else:
+            self._carry_out(self.plan.miss(desk.name, tasks, trio.current_time()))
+
+    def function(self, job: int) -> Callable[..., Any] | None:
+        """What the tasks of this job call; None when nobody wants them any more."""
+        stream = self.streams.get(job)
+        return stream.fn if stream is not None else None
+
+    def spoil(self, job: int, error: BaseException) -> None:
+        """What the tasks of this job call cannot be had in a worker."""
+        stream = self.streams.get(job)
+        if stream is not None:
+            stream.fail(error)
+
+    def holds(self, name: str) -> list[int]:
+        """The tasks that the worker has, in the order in which it will report them."""
+        return self.plan.holds(name)
+
+    async def keep_time(self) -> None:
+        """Tell the plan how late it is, whenever it wants to know."""
+        while True:
+            self._alarm = trio.Event()
+            self._asleep_until = self.plan.deadline
+            with trio.move_on_at(self._asleep_until):
+                await self._alarm.wait()
+            if trio.current_time() >= self.plan.deadline:
+                # What has arrived by now counts, however long this program was busy otherwise.
+                await trio.sleep(0.002)
+                self._carry_out(self.plan.tick(trio.current_time()))
+
+    def tell(self, event: Event) -> None:
+        """Something has happened that others may want to know."""
+        for observer in self.observers:
+            observer(event)
+
+    def fail(self, error: BaseException) -> None:
+        """No stream will get anything any more."""
+        self.failed = error
+        for stream in list(self.streams.values()):
+            stream.fail(error)
+
+    def break_down(self, error: BaseException) -> None:
+        """There is no going on."""
+        if self.broken is None:
+            self.broken = error
+            self.fail(error)
+            self.on_broken()
+
+    def close(self) -> None:
+        """Nobody wants anything any more."""
+        for stream in list(self.streams.values()):
+            stream.close()
+
+    # -- instructions ----------------------------------------------------------------------------
+
+    def _carry_out(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Finished(task, result, worker):
+                    self._end(task, result, worker)
+                case Send(worker, tasks):
+                    self.desks[worker].post_tasks(tasks)
+                    if self.observers:
+                        self.tell(TasksSent(worker, tasks))
+                case Skip(worker, numbers):
+                    self.desks[worker].post(Drop(numbers))
+                case Kill(worker):
+                    self.desks.pop(worker).kill()
+                case Release(worker):
+                    self.desks[worker].release()
+                case Retried(task, worker):
+                    self.tell(TaskRetried(worker, task))
+                case TimedOut() | GivenUp() | Unrunnable():
+                    self._end_unfinished(instruction)
+        if self.plan.deadline < self._asleep_until:
+            self._alarm.set()
+
+    def _end(self, task: Task, result: Result, worker: str) -> None:
+        stream = self.streams.get(task.job.id)
+        if stream is None:
+            return
+        _, value, seconds, failed = result
+        if failed:
+            done = Done(task.args, None, value.exception, task.tag, worker, seconds, task.attempts)
+        else:
+            done = Done(task.args, value, None, task.tag, worker, seconds, task.attempts)
+        stream.end(done)
+        if self.observers:
+            self.tell(TaskEnded(worker, task, done))
+
+    def _end_unfinished(self, verdict: TimedOut | GivenUp | Unrunnable) -> None:
+        """A task of which no worker said what came of it."""
+        task = verdict.task
+        stream = self.streams.get(task.job.id)
+        if stream is None:
+            return
+        name = stream.name(task.args)
+        error: Exception
+        match verdict:
+            case TimedOut(_, worker):
+                timeout = task.policy.timeout or 0.0
+                error, seconds = TaskTimeout(name, worker, timeout), timeout
+            case GivenUp(_, worker):
+                error, seconds = TaskLost(name, worker, task.attempts), 0.0
+                error.__cause__ = self.deaths.get(worker)
+            case Unrunnable(_):
+                worker, seconds = task.worker or "", 0.0
+                error = TaskUnrunnable(name, worker)
+                error.__cause__ = self.deaths.get(worker)
+        done = Done(task.args, None, error, task.tag, worker, seconds, task.attempts)
+        stream.end(done)
+        self.tell(TaskEnded(worker, task, done))

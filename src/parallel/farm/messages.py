@@ -1,0 +1,62 @@
+"""What a farm and its workers say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from ..failure import Failure
+from .tasks import Result
+
+
+class Define(NamedTuple):
+    """The tasks of this job run this function."""
+
+    job: int
+    fn: Callable[..., Any]
+
+
+class Forget(NamedTuple):
+    """No task of this job will come any more."""
+
+    job: int
+
+
+class Run(NamedTuple):
+    """Run these tasks of one job, in this order, after those sent before."""
+
+    job: int
+    tasks: list[int]
+    arguments: list[tuple[Any, ...]]
+    timed: bool
+    """Report when each one is begun."""
+
+
+class Drop(NamedTuple):
+    """Do not run those of these tasks that you have not begun."""
+
+    tasks: list[int]
+
+
+class Ask(NamedTuple):
+    """Report, even if there is nothing to report."""
+
+
+Order: TypeAlias = Define | Forget | Run | Drop | Ask
+
+
+class Report(NamedTuple):
+    """What came of tasks, in the order in which they were sent; and what is begun after them."""
+
+    results: list[Result]
+    begun: int | None = None
+
+
+class Unreadable(NamedTuple):
+    """The message with this number (from 0) could not be unpickled."""
+
+    number: int
+    error: Failure
+
+
+Answer: TypeAlias = Report | Unreadable

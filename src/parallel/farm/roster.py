@@ -1,0 +1,121 @@
+"""A worker as the plan sees it: which tasks it has, and whether it can take more."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import NamedTuple
+
+from .tasks import Job, Kind, Task
+
+BATCH = 0.02
+"""Seconds of work that a worker is given at once, and below which it is given more."""
+
+MOST = 512
+"""Tasks that it is given at once."""
+
+_CHEAPEST = 5e-6
+"""Seconds that the shortest task costs, with what is around it."""
+
+
+class Held(NamedTuple):
+    """A task that is with a worker, and the seconds that it was thought to take."""
+
+    task: Task
+    estimate: float
+
+
+class Worker:
+    """One worker. The plan alone changes it."""
+
+    __slots__ = (
+        "alone", "held", "kind", "lag", "load", "name", "own", "retiring", "sent", "since", "taken",
+    )  # fmt: skip
+
+    def __init__(self, name: str, kind: Kind, now: float) -> None:
+        self.name = name
+        self.kind = kind
+        self.own: deque[Task] = deque()
+        """Tasks for it alone that it has not been sent."""
+        self.held: dict[int, Held] = {}
+        """What it has been sent and not reported, in that order: the first is what it runs."""
+        self.taken: dict[int, Task] = {}
+        """What was taken back from it, but may have begun there."""
+        self.load = 0.0
+        """Seconds that all it holds will take."""
+        self.since = now
+        """When it was last heard of, or began to have something to do."""
+        self.sent: float | None = None
+        """When it was sent the tasks of which it has reported none."""
+        self.lag = 0.0
+        """Seconds that a message there and back takes: the least seen."""
+        self.alone = False
+        """It has a task that nothing may stand behind."""
+        self.retiring = False
+
+    def hold(self, tasks: list[Task], now: float) -> None:
+        """It is sent these."""
+        if not self.held:
+            self.since = self.sent = now
+        for task in tasks:
+            estimate = estimated(task.job)
+            self.held[task.id] = Held(task, estimate)
+            self.load += estimate
+            task.holders += (self.name,)
+            task.job.outstanding.add(task)
+        self.alone = tasks[0].is_alone
+
+    def let_go(self, number: int) -> Task | None:
+        """It has this task no more: it has run it, or has been told not to."""
+        held = self.held.pop(number, None)
+        if held is None:
+            return self.taken.pop(number, None)
+        self.load -= held.estimate
+        task = held.task
+        task.holders = tuple(name for name in task.holders if name != self.name)
+        if not self.held:
+            self.load = 0.0
+            self.alone = False
+            self.taken.clear()
+        return task
+
+    def heard(self, now: float, seconds: float) -> None:
+        """It reports tasks that took so long together."""
+        if self.sent is not None:
+            lag = max(0.0, now - self.sent - seconds)
+            self.lag = min(self.lag, lag) if self.lag else lag
+            self.sent = None
+        self.since = now
+
+    @property
+    def running(self) -> Task | None:
+        """The task that it runs, or is the last known to have run."""
+        for held in self.held.values():
+            return held.task
+        return None
+
+    @property
+    def waiting(self) -> list[Task]:
+        """What stands behind that."""
+        return [held.task for held in itertools.islice(self.held.values(), 1, None)]
+
+    @property
+    def batch(self) -> float:
+        """Seconds of work in a batch: enough that the next one is there before it is done."""
+        return max(BATCH, 2 * self.lag)
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether it should get more, though it has something."""
+        return not self.alone and self.load <= self.batch
+
+    def batch_of(self, job: Job) -> int:
+        """How many of a job's tasks make a batch."""
+        if job.mean is None:
+            return 1
+        return max(1, min(int(self.batch / estimated(job)), MOST))
+
+
+def estimated(job: Job) -> float:
+    """Seconds that a task of this job will take; of the first, enough for a batch."""
+    return BATCH if job.mean is None else max(job.mean, _CHEAPEST)

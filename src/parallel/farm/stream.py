@@ -1,0 +1,173 @@
+"""A stream: the tasks of one call to a farm, and what comes of them."""
+
+from __future__ import annotations
+
+import reprlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+
+from .results import Done
+from .tasks import Job, Policy, Task
+
+CALLS_WITHOUT_YIELD = 64
+"""Calls that need not wait yield this seldom: a checkpoint costs more than a task."""
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 60
+
+
+class Owner(Protocol):
+    """What runs a stream's tasks: the engine."""
+
+    def wanted(self, job: Job) -> int:
+        """How many tasks at once keep every worker busy."""
+        ...
+
+    def submit(self, stream: Stream, tasks: Sequence[Task]) -> None:
+        """The stream has these tasks."""
+        ...
+
+    def next_number(self) -> int:
+        """The number of a new task."""
+        ...
+
+    def close_stream(self, stream: Stream) -> None:
+        """Its tasks are of no use any more."""
+        ...
+
+
+class Stream:
+    """Tasks go in, what came of them comes out in the order in which that happens."""
+
+    def __init__(self, owner: Owner, job: Job, fn: Callable[..., Any], policy: Policy) -> None:
+        self._owner = owner
+        self.job = job
+        self.fn = fn
+        self.policy = policy
+        self.done: deque[Done[Any]] = deque()
+        """What has ended and was not taken."""
+        self.kept = 0
+        """What was taken and is kept back, for others come before it."""
+        self.on_end: Callable[[Done[Any]], None] | None = None
+        """Gets what has ended, in place of `done`."""
+        self.on_fail: Callable[[], None] | None = None
+        self.error: BaseException | None = None
+        """Why nothing more will come."""
+        self._parked = trio.lowlevel.ParkingLot()
+        self._calls = 0
+        self._low = 0
+
+    @property
+    def pending(self) -> int:
+        """Tasks that have been added, and whose results nobody has."""
+        return self.job.tasks + len(self.done) + self.kept
+
+    @property
+    def wanted(self) -> int:
+        """How many tasks more would keep every worker busy; 0 while there are enough.
+
+        Some at a time, for one by one they would cost more.
+        """
+        pending = self.pending
+        if pending > self._low:
+            return 0
+        limit = self.limit
+        self._low = limit // 2
+        return max(0, limit - pending)
+
+    @property
+    def limit(self) -> int:
+        """How many tasks at once keep every worker busy."""
+        return self._owner.wanted(self.job)
+
+    def add(
+        self,
+        arguments: Sequence[tuple[Any, ...]],
+        tags: Sequence[Any],
+        *,
+        worker: str | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        """Let the function be called with each of these; a tag for each comes back with it."""
+        number, job, chosen = self._owner.next_number, self.job, policy or self.policy
+        self.check()
+        self._owner.submit(
+            self,
+            [
+                Task(number(), job, args, chosen, worker, tag)
+                for args, tag in zip(arguments, tags, strict=True)
+            ],
+        )
+
+    async def take(self) -> Done[Any] | None:
+        """What has ended next; None when nothing is pending. Cancelled, it has taken nothing."""
+        await self.step()
+        while not self.done:
+            self.check()
+            if not self.job.tasks:
+                return None
+            await self.wait()
+        return self.done.popleft()
+
+    async def step(self) -> None:
+        """Notice cancellation; every now and then a checkpoint."""
+        self._calls += 1
+        if self._calls % CALLS_WITHOUT_YIELD:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def wait(self) -> None:
+        """Until something has ended, has gone wrong, or somebody calls `wake`."""
+        await self._parked.park()
+
+    def wake(self) -> None:
+        """There is something new."""
+        if self._parked:
+            self._parked.unpark_all()
+
+    def check(self) -> None:
+        """Raise what has gone wrong, if something has."""
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        """What has not ended is of no use any more."""
+        self._owner.close_stream(self)
+
+    # What the engine calls
+
+    def end(self, done: Done[Any]) -> None:
+        """A task has ended."""
+        if self.on_end is not None:
+            self.on_end(done)
+            return
+        self.done.append(done)
+        if self._parked:
+            self._parked.unpark_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more will come of it."""
+        if self.error is None:
+            self.error = error
+        self.close()
+        self.wake()
+        if self.on_fail is not None:
+            self.on_fail()
+
+    @property
+    def label(self) -> str:
+        """The function, for people to read."""
+        fn = self.fn
+        while isinstance(fn, partial):
+            fn = fn.func
+        name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+        return name
+
+    def name(self, args: Sequence[Any]) -> str:
+        """One of its tasks, for people to read."""
+        return f"{self.label}({', '.join(map(_brief.repr, args))})"

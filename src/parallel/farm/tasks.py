@@ -1,0 +1,128 @@
+"""A task: one call of a function on one of the farm's workers, and what is done when it fails."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What becomes of a task whose worker is lost, and how long it may take.
+
+    Args:
+        retry: Queue it again when its worker is lost (if not, it is lost with it).
+        attempts: So many workers it may take along before it is given up as poison, at least 1.
+        timeout: Seconds that it may run; then its worker is killed and it has failed.
+        do_it_anyway: A task for one worker becomes one for any when that worker is lost.
+    """
+
+    retry: bool = True
+    attempts: int = 3
+    timeout: float | None = None
+    do_it_anyway: bool = False
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts={self.attempts}: a task needs at least one")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ValueError(f"timeout={self.timeout}: seconds, more than 0")
+
+
+DEFAULT_POLICY = Policy()
+
+
+class Kind(enum.Enum):
+    """Which tasks a worker takes."""
+
+    ORDERED = "ordered"
+    """Those for it alone."""
+    INTERMINGLED = "intermingled"
+    """Those for it, before those for anybody."""
+    UNORDERED = "unordered"
+    """Those for anybody; one for it is unrunnable."""
+
+
+class Job:
+    """Tasks that run one function, and what is known of how long that takes."""
+
+    __slots__ = ("cancelled", "done", "id", "mean", "outstanding", "ready", "tasks")
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+        self.tasks = 0
+        """Those that have not ended."""
+        self.ready: deque[Task] = deque()
+        """Those for any worker that are with none."""
+        self.outstanding: set[Task] = set()
+        """Those that are with workers."""
+        self.done = 0
+        self.mean: float | None = None
+        """Seconds that a task takes: a moving mean; None before the first was done."""
+        self.cancelled = False
+
+    def measured(self, seconds: float) -> None:
+        """One more task took so long."""
+        self.done += 1
+        mean = self.mean
+        if mean is None:
+            self.mean = seconds
+        else:
+            self.mean = mean + (seconds - mean) / min(self.done, _MEMORY)
+
+
+_MEMORY = 50
+"""Tasks that the mean remembers."""
+
+
+class Task:
+    """One call. The plan alone changes it."""
+
+    __slots__ = ("alive", "args", "attempts", "holders", "id", "job", "policy", "tag", "worker")
+
+    def __init__(
+        self,
+        number: int,
+        job: Job,
+        args: tuple[Any, ...],
+        policy: Policy = DEFAULT_POLICY,
+        worker: str | None = None,
+        tag: Any = None,
+    ) -> None:
+        self.id = number
+        self.job = job
+        self.args = args
+        self.policy = policy
+        self.worker = worker
+        """The name of the worker that it is for; None for any."""
+        self.tag = tag
+        """What the program knows it by."""
+        self.attempts = 0
+        """Workers that were lost while it ran, or may have run."""
+        self.holders: tuple[str, ...] = ()
+        """The workers that have it: none, one, or one that is slow and one that may be faster."""
+        self.alive = True
+        """Not ended yet."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it goes to an idle worker, with nothing behind it.
+
+        So it is known for certain whether it was running when its worker is lost: of one that must
+        not run twice, and of one that may have taken a worker along.
+        """
+        policy = self.policy
+        return self.attempts > 0 or not policy.retry or policy.attempts == 1
+
+
+class Result(NamedTuple):
+    """What a worker says of a task that it ran."""
+
+    task: int
+    """Its id."""
+    value: Any
+    """What it returned; of one that failed the exception."""
+    seconds: float
+    failed: bool = False
