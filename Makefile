@@ -12,7 +12,7 @@ CONSTRAINTS ?= constraints.txt
 PYTHON ?= $(firstword $(shell .ci/pythons))
 ARGS ?=
 # So many tests at a time.
-JOBS ?= 2
+JOBS ?= 3
 
 python := $(VENV)/bin/python
 # Nothing below looks for a newer pip or pyright.

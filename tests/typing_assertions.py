@@ -9,6 +9,7 @@ is not needed any more.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import assert_type
@@ -299,6 +300,25 @@ async def timed(function: Callable[[], Awaitable[int]]) -> int:
 
 async def over_all(numbers: AsyncIterator[int]) -> list[int]:
     return [await parallel.run(square, number) async for number in numbers]
+
+
+# Farms
+
+
+def perhaps(number: int) -> str | None:
+    return str(number) if number else None
+
+
+async def what_a_farm_gives(farm: parallel.Farm) -> None:
+    assert_type(await farm.map(square, [1]), list[int])
+    assert_type(await farm.map(fetch, ["a"]), list[bytes])
+    assert_type(await farm.map(square, range(3), on_error="return"), list[int | BaseException])
+    async for number in farm.imap(square, [1]):
+        assert_type(number, int)
+    async for data in farm.imap_unordered(fetch, ["a"]):
+        assert_type(data, bytes)
+    assert_type(await farm.find_map(perhaps, [1]), str | None)
+    assert_type(await farm.map_local_fold(square, operator.add, 0, [1]), int)
 
 
 # Errors

@@ -8,7 +8,8 @@ The modules, from the bottom up; those marked * are pure:
 * `stream`, `feed`: the tasks of one call; where they come from.
 * `desk`, `engine`, `staff`: one worker; all of them and the plan; who is there.
 * `derived`*: maps and folds from `compute`. `specification`: the farm as a few lines of loops.
-* `mapping`, `computation`, `algorithm`: what calls give back. `farm`: `Farm` and `open_farm`.
+* `mapping`, `computation`, `algorithm`: what calls give back. `maps`, `farm`: `Farm` and
+  `open_farm`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -12,11 +12,10 @@ import trio
 from .algorithm import Algorithm, Mailbox
 from .computation import Computation, Master
 from .deployment import Deployment, Setup
-from .derived import Compute, fold_ac, fold_adjacent, fold_here, fold_remotely
 from .engine import Engine
 from .events import Event, WorkerJoined, WorkerLeft
 from .feed import Feed, Source
-from .mapping import OnError, Results
+from .maps import Maps
 from .plan import Plan
 from .processes import Processes
 from .results import Done
@@ -24,12 +23,10 @@ from .staff import Staff
 from .tasks import DEFAULT_POLICY, Kind, Policy
 
 A = TypeVar("A")
-B = TypeVar("B")
 C = TypeVar("C")
-T = TypeVar("T")
 
 
-class Farm:
+class Farm(Maps):
     """Persistent workers, and what they can be given to do.
 
     Every call that takes a `policy` says with it what becomes of a task whose worker is lost, and
@@ -39,145 +36,9 @@ class Farm:
     """
 
     def __init__(self, engine: Engine, staff: Staff, nursery: trio.Nursery) -> None:
-        self._engine = engine
+        super().__init__(engine, nursery)
         self._staff = staff
-        self._nursery = nursery
         self._mailbox = Mailbox()
-
-    # -- maps ------------------------------------------------------------------------------------
-
-    async def map(
-        self,
-        f: Callable[[A], Awaitable[T]] | Callable[[A], T],
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-        on_error: OnError = "raise",
-    ) -> list[T]:
-        """`[f(x) for x in xs]`, in that order.
-
-        An exception of `f` is raised here at once, and the other tasks are ended; with
-        `on_error="return"` it stands in the list. So does `TaskLost`, of a task that has taken too
-        many workers along, `TaskTimeout`, and `NotSendable` of what cannot be sent or come back.
-        Cancelled, it ends the tasks.
-        """
-        results = self._results(f, xs, policy, on_error, ordered=True)
-        async with results:
-            return [y async for y in results]
-
-    def imap(
-        self,
-        f: Callable[[A], Awaitable[T]] | Callable[[A], T],
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-        on_error: OnError = "raise",
-    ) -> Results[T]:
-        """As `map`, but each result as soon as those before it were read.
-
-        No more tasks are under way than keep the workers busy, however slowly it is read.
-        """
-        return self._results(f, xs, policy, on_error, ordered=True)
-
-    def imap_unordered(
-        self,
-        f: Callable[[A], Awaitable[T]] | Callable[[A], T],
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-        on_error: OnError = "raise",
-    ) -> Results[T]:
-        """As `imap`, but each result as soon as there is one."""
-        return self._results(f, xs, policy, on_error, ordered=False)
-
-    async def find_map(
-        self,
-        f: Callable[[A], Awaitable[T | None]] | Callable[[A], T | None],
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-    ) -> T | None:
-        """The first result that is not None: first in time. The other tasks are ended then."""
-        async with self._results(f, xs, policy, "raise", ordered=False) as results:
-            async for y in results:
-                if y is not None:
-                    found: T = y
-                    return found
-        return None
-
-    def _results(
-        self,
-        f: Callable[..., Any],
-        xs: Source[Any],
-        policy: Policy,
-        on_error: OnError,
-        *,
-        ordered: bool,
-    ) -> Results[Any]:
-        stream = self._engine.open_stream(f, policy)
-        numbers = iter(range(1 << 62))
-        feed = Feed(stream, xs, lambda x: ((x,), next(numbers)), self._nursery)
-        return Results(stream, feed, on_error, ordered=ordered)
-
-    # -- folds -----------------------------------------------------------------------------------
-
-    async def map_local_fold(
-        self,
-        f: Callable[[A], Any],
-        fold: Callable[[C, B], Any],
-        init: C,
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-    ) -> C:
-        """`fold(fold(init, f(x0)), f(x1)) ...`, folded here, in the order of completion."""
-        total: C = await fold_here(self._computing(policy), f, fold, init, xs)
-        return total
-
-    async def map_remote_fold(
-        self,
-        f: Callable[[A], Any],
-        fold: Callable[[C, B], Any],
-        init: C,
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-    ) -> C:
-        """The same, folded on workers, one at a time: for a `fold` that takes long."""
-        total: C = await fold_remotely(self._computing(policy), f, fold, init, xs)
-        return total
-
-    async def map_fold_ac(
-        self,
-        f: Callable[[A], Any],
-        fold: Callable[[T, T], Any],
-        init: T,
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-    ) -> T:
-        """The same for an associative and commutative `fold`: on many workers, in any order."""
-        total: T = await fold_ac(self._computing(policy), f, fold, init, xs)
-        return total
-
-    async def map_fold_a(
-        self,
-        f: Callable[[A], Any],
-        fold: Callable[[T, T], Any],
-        init: T,
-        xs: Source[A],
-        *,
-        policy: Policy = DEFAULT_POLICY,
-    ) -> T:
-        """The same for an associative `fold`: on many workers, neighbours with each other."""
-        total: T = await fold_adjacent(self._computing(policy), f, fold, init, xs)
-        return total
-
-    def _computing(self, policy: Policy) -> Compute:
-        async def compute(worker: Any, master: Any, tasks: Any) -> None:
-            await self.compute(worker, master, tasks, policy=policy)
-
-        return compute
 
     # -- generated tasks -------------------------------------------------------------------------
 
