@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
 import trio
@@ -193,3 +194,26 @@ async def test_an_ordered_worker_gets_only_what_is_for_it(farm: parallel.Farm) -
         assert (done.worker == name) == (done.tag == "own")
     await farm.remove_worker(name)
     assert name not in farm.workers
+
+
+async def test_outside_of_init_there_is_no_farm() -> None:
+    with pytest.raises(parallel.ParallelError, match="init"):
+        async with parallel.open_farm():
+            pass
+
+
+async def test_what_setup_raises_is_raised_around_the_farm(tree: None) -> None:
+    def setup() -> NoReturn:
+        raise ValueError("no database here")
+
+    with pytest.raises(ValueError, match="no database here"):
+        async with parallel.open_farm(setup=setup) as farm:
+            await farm.map(square, [1])
+
+
+async def test_a_worker_on_a_host_that_there_is_not_is_refused_and_the_farm_goes_on(
+    farm: parallel.Farm,
+) -> None:
+    with pytest.raises(parallel.UnknownHost, match="elsewhere"):
+        await farm.add_worker("elsewhere")
+    assert await farm.map(square, [3]) == [9]

@@ -201,12 +201,15 @@ async def open_farm(
     it by an exception or by cancellation does so at once. What `setup` raises is raised here.
     """
     engine = Engine(Plan(backups=backups))
+    deployment = deployment or Processes(workers)
+    deployment.places()  # raises where there is no place for a farm
     error: BaseException | None = None
     body = trio.CancelScope()
     engine.on_broken = body.cancel
     async with trio.open_nursery() as nursery:
-        staff = Staff(engine, deployment or Processes(workers), setup, nursery)
+        staff = Staff(engine, deployment, setup, nursery)
         nursery.start_soon(engine.keep_time)
+        staff.fill()
         nursery.start_soon(staff.run)
         with body:
             try:

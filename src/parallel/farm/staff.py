@@ -28,6 +28,8 @@ class _Post:
         self.place = place
         self.kind = kind
         self.is_kept = True
+        self.is_hired = False
+        """Somebody waits for its first worker, and hears of what is wrong with it."""
         self.lost: BaseException | None = None
         """How its last worker ended."""
         """When its worker ends there shall be another."""
@@ -53,16 +55,23 @@ class Staff:
         self._closing = False
 
     async def run(self) -> None:
-        """Have as many posts as the deployment has places."""
+        """Fill the deployment's places, also those that come later."""
         while not self._closing:
-            places = Counter(self._deployment.places())
-            for place in set(self._regular) - set(places):
-                del self._regular[place]  # if it comes again, its workers do too
-            for place, count in places.items():
-                while self._regular[place] < count:
-                    self._regular[place] += 1
-                    self.add(place, Kind.INTERMINGLED)
             await trio.sleep(ROUND)
+            try:
+                self.fill()
+            except Exception as exc:
+                self._engine.break_down(exc)
+
+    def fill(self) -> None:
+        """Have as many posts as the deployment has places."""
+        places = Counter(self._deployment.places())
+        for place in set(self._regular) - set(places):
+            del self._regular[place]  # if it comes again, its workers do too
+        for place, count in places.items():
+            while self._regular[place] < count:
+                self._regular[place] += 1
+                self.add(place, Kind.INTERMINGLED)
 
     def add(self, place: str, kind: Kind) -> _Post:
         """One more worker there."""
@@ -74,9 +83,10 @@ class Staff:
     async def hire(self, place: str, kind: Kind) -> str:
         """One more worker there; its name, when it is ready."""
         post = self.add(place, kind)
+        post.is_hired = True
         await post.came.wait()
         if post.worker is None:
-            raise NoWorkers(place) from post.lost
+            raise post.lost or NoWorkers(place)
         return post.worker
 
     async def remove(self, name: str) -> None:
@@ -110,7 +120,9 @@ class Staff:
                 if post.lost is not None and post.place not in self._deployment.places():
                     break
         except Exception as exc:  # of `setup`, or of a place that there is not
-            self._engine.break_down(exc)
+            post.lost = exc
+            if not post.is_hired:
+                self._engine.break_down(exc)
         finally:
             self._posts.remove(post)
             post.came.set()
