@@ -169,6 +169,19 @@ async def test_a_list_that_names_what_is_not_there_is_an_error_of_init(item: str
         pack_project((item,))
 
 
+async def test_two_of_a_list_that_would_be_one_there_are_an_error_of_init(
+    project: Path, tmp_path: Path
+) -> None:
+    write(project, ship_a_py="", here__ship_a_py="", here__ship_b__x_py="", there__ship_b__x_py="")
+    for two in (["ship_a", "here/ship_a.py"], ["here/ship_b", "there/ship_b"]):
+        items = [item if "/" not in item else f"{project}/{item}" for item in two]
+        named = rf"names {items[0]!r} and {items[1]!r}, .* module '{two[0][-6:]}' on another host"
+        with pytest.raises(ParallelError, match=named):
+            async with parallel.init(ship=items):
+                raise AssertionError
+    assert check_ship(["ship_a", "ship_a", f"{project}/ship_a.py"])
+
+
 @pytest.mark.parametrize("ship", ["ship_a", [Path("ship_a.py")]], ids=str)
 async def test_a_list_is_one_of_strings(ship: Any) -> None:
     with pytest.raises(TypeError, match="ship takes"):

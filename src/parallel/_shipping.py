@@ -126,20 +126,29 @@ def _pack(roots: dict[str, list[Path]]) -> Parcel:
 def check_ship(ship: bool | Sequence[str]) -> Ship:
     """What `init` was told, so that it means the same in every process of this host.
 
-    Raises `ParallelError` for an entry of a list that is not there. Imports nothing.
+    Raises `ParallelError` for an entry of a list that is not there, and for two of one name there.
+    Imports nothing.
     """
     if isinstance(ship, bool):
         return ship
     if isinstance(ship, str):
         raise TypeError(f"ship takes a list of names and paths: ship=[{ship!r}]")
-    return tuple(map(_check, ship))
+    found: dict[str, tuple[str, list[Path]]] = {}
+    for item in ship:
+        name, places = _check(item)
+        first, where = found.setdefault(name, (item, places))
+        if where != places:
+            raise ParallelError(
+                f"init(ship=...) names {first!r} and {item!r}, which would both be the module "
+                f"{name!r} on another host: rename one, or put them into a package and name that"
+            )
+    return tuple(str(_absolute(item)) if _is_path(item) else item for item in ship)
 
 
-def _check(item: str) -> str:
+def _check(item: str) -> tuple[str, list[Path]]:
     if not isinstance(item, str):
         raise TypeError(f"ship takes names and paths as strings, which {item!r} is not")
-    _find(item)
-    return str(_absolute(item)) if _is_path(item) else item
+    return _find(item)
 
 
 def _imported() -> dict[str, list[Path]]:
