@@ -168,6 +168,34 @@ async def test_a_key_file_that_the_configuration_names_need_not_exist(
     assert await say(Ssh("alias", config=config)) == "hello"
 
 
+@pytest.mark.parametrize("more", ["", "AddressFamily inet\n", "AddressFamily any\n"])
+async def test_it_says_where_connections_come_from(tmp_path: Path, more: str) -> None:
+    with trio.socket.socket() as server:
+        await server.bind(("127.0.0.1", 0))
+        server.listen()
+        text = f"{more}BindAddress 127.0.0.7\nPort {server.getsockname()[1]}\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refused, Ssh("127.0.0.1", config=configure(tmp_path, text)))
+            connection, (address, _) = await server.accept()
+            assert address == "127.0.0.7"
+            connection.close()
+
+
+async def test_it_says_which_kind_of_address_is_used(host: Ssh, tmp_path: Path) -> None:
+    wrong = Ssh("alias", config=configure(tmp_path, entry("alias", host, "AddressFamily inet6")))
+    address = parse_destination(host.destination).host
+    assert f"the name {address!r} is not known: Address family" in await refused(wrong)
+    right = Ssh("alias", config=configure(tmp_path, entry("alias", host, "AddressFamily inet")))
+    assert await say(right) == "hello"
+
+
+async def test_an_address_that_no_connection_can_come_from_is_told(
+    host: Ssh, tmp_path: Path
+) -> None:
+    config = configure(tmp_path, entry("alias", host, "BindAddress 192.0.2.1"))
+    assert "192.0.2.1" in await refused(Ssh("alias", config=config))
+
+
 async def test_its_jump_hosts_are_gone_through(hosts: list[Ssh], tmp_path: Path) -> None:
     text = entry("inner", hosts[0], "ProxyJump outer") + entry("outer", hosts[1])
     assert await say(Ssh("inner", config=configure(tmp_path, text))) == "hello"

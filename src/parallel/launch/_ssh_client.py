@@ -181,6 +181,6 @@ def _innermost(exc: OSError) -> str:
     inner = exc.__cause__ if exc.errno is None else exc
     while isinstance(inner, BaseExceptionGroup):
         inner = inner.exceptions[0]
-    if isinstance(inner, OSError) and inner.errno is not None:
-        return os.strerror(inner.errno)
+    if isinstance(inner, OSError):
+        return str(inner) if inner.errno is None else os.strerror(inner.errno)
     return str(exc)

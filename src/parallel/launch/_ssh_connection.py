@@ -135,8 +135,7 @@ class _Connector:
         if self.route.proxy_command:
             sock = await self._start_proxy(self.route.proxy_command)
         else:
-            stream = await trio.open_tcp_stream(host, port)
-            sock = socket.socket(fileno=stream.socket.detach())
+            sock = await _connect_to(host, port, self.route)
         try:
             protocol = factory()
             transport = SocketTransport(sock, protocol)
@@ -163,3 +162,23 @@ class _Connector:
             raise
         self.link.proxies.append(proxy)
         return ours
+
+
+async def _connect_to(host: str, port: int, route: Route) -> socket.socket:
+    """A socket of the family, and from the address, that the configuration asks for."""
+    hosts = [host]
+    if route.family != socket.AF_UNSPEC:
+        numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+        found: list[Any] = await trio.socket.getaddrinfo(
+            host, port, route.family, socket.SOCK_STREAM
+        )
+        hosts = [(await trio.socket.getnameinfo(each[4], numeric))[0] for each in found]
+    errors = []
+    for each in hosts:
+        try:
+            stream = await trio.open_tcp_stream(each, port, local_address=route.local_address)
+        except OSError as exc:
+            errors.append(exc)
+        else:
+            return socket.socket(fileno=stream.socket.detach())
+    raise errors[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,10 @@ class Route(NamedTuple):
     host: str
     port: int
     username: str
+    family: int
+    """`socket.AF_UNSPEC`, or the only one that is to be used."""
+    local_address: str | None
+    """Where connections are to come from."""
     jump: Sequence[str]
     proxy_command: Sequence[str]
     known_hosts: Sequence[str]
@@ -67,6 +72,8 @@ def find_route(ssh: Ssh, destination: Destination) -> Route:
         host=found.host,
         port=found.port,
         username=found.username,
+        family=get("AddressFamily", socket.AF_UNSPEC),
+        local_address=get("BindAddress", None),
         jump=found.tunnel.split(",") if isinstance(found.tunnel, str) else (),
         proxy_command=() if ssh.jump else found.proxy_command or (),
         known_hosts=known_hosts,
