@@ -33,7 +33,7 @@ class Server:
         self.asked: list[tuple[int, Request]] = []
         self.descriptors: list[int] = []
         self.lost: list[int] = []
-        self.undelivered: list[tuple[int, int | None]] = []
+        self.undelivered: list[tuple[int, Request, int | None]] = []
         self.removes: dict[int, int] = {}
         """Whom to remove when somebody asks."""
         self.selector = selectors.DefaultSelector()
@@ -46,8 +46,8 @@ class Server:
         if number in self.removes:
             self.clients.remove(self.removes[number])
 
-    def not_delivered(self, number: int, exc: OSError) -> None:
-        self.undelivered.append((number, exc.errno))
+    def not_delivered(self, number: int, request: Request, exc: OSError) -> None:
+        self.undelivered.append((number, request, exc.errno))
 
     def connect(self, number: int) -> socket.socket:
         """A new client; the process's end of its connection."""
@@ -175,7 +175,7 @@ def test_what_is_sent_to_nobody_has_its_descriptors_closed(server: Server) -> No
 def test_who_cannot_be_told_something_is_named_with_the_reason(server: Server) -> None:
     server.connect(5)
     server.clients.send(5, Stop(), [NO_DESCRIPTOR])
-    assert server.undelivered == [(5, errno.EBADF)]
+    assert server.undelivered == [(5, Stop(), errno.EBADF)]
     server.clients.send(5, Stop())
     assert server.heard(5) == [Stop()]
 

@@ -25,6 +25,7 @@ from parallel._wire.requests import (
     Gone,
     HostDown,
     Lost,
+    Output,
     Refused,
     Request,
     Serve,
@@ -174,13 +175,14 @@ def test_what_no_client_says_is_ignored(host: Host) -> None:
 
 def test_a_worker_that_cannot_be_told_its_work_is_killed_and_its_start_refused(host: Host) -> None:
     owner, child = host.cascade(2)
-    assert host.plan.undelivered(child, "too many") == [
+    begin = Begin(child, "root", owner, "f")
+    assert host.plan.undelivered(child, begin, "too many") == [
         Send(owner, Refused(host.asked[child], "too many")),
         Kill(1000 + child, KILL),
     ]
     host.die(child, -9)
-    assert host.plan.undelivered(child, "too many") == []
-    assert host.plan.undelivered(ROOT, "too many") == []
+    assert host.plan.undelivered(child, begin, "too many") == []
+    assert host.plan.undelivered(ROOT, begin, "too many") == []
 
 
 def test_a_spare_that_dies_is_forgotten_and_reported_to_nobody(host: Host) -> None:
@@ -567,6 +569,30 @@ def test_the_agent_s_own_watch_is_answered_like_any_other(many: Many) -> None:
     (told,) = many.told_agent(many.die(worker, 3))
     assert isinstance(told, Gone)
     assert (told.host, told.process, told.returncode) == ("root", worker, 3)
+
+
+def test_a_start_elsewhere_that_does_not_reach_the_agent_is_refused(many: Many, far: Many) -> None:
+    for host in (many, far):
+        owner = host.start()
+        number = host.start_elsewhere(owner)
+        start = Start(number, "host0", "f", "root", owner)
+        refused = Send(owner, Refused(host.asked[number], "too many"))
+        assert host.plan.undelivered(host.agent, start, "too many") == [refused]
+        assert number not in host.plan.processes
+        assert host.plan.undelivered(host.agent, start, "too many") == []
+        assert host.plan.undelivered(host.agent, Survey(), "too many") == []
+        assert owner in host.plan.processes
+
+
+def test_a_process_whose_output_does_not_reach_the_agent_is_refused(far: Many) -> None:
+    number = far.start()
+    output = Output(number, 1000 + number, "f")
+    assert far.plan.undelivered(ROOT, output, "too many") == [
+        Send(ROOT, Refused(far.asked[number], "too many")),
+        Kill(1000 + number, KILL),
+    ]
+    far.die(number, -9)
+    assert far.plan.undelivered(ROOT, output, "too many") == []
 
 
 def test_without_an_agent_there_is_no_other_host(host: Host) -> None:

@@ -21,7 +21,7 @@ MAX_UNWRITTEN = 1 << 18
 
 Answer: TypeAlias = Callable[[int, Request, list[int]], None]
 Lost: TypeAlias = Callable[[int], None]
-Undelivered: TypeAlias = Callable[[int, OSError], None]
+Undelivered: TypeAlias = Callable[[int, Request, OSError], None]
 
 
 class Client:
@@ -50,7 +50,7 @@ class Clients:
     """All of them, by number; the selector's data are functions that take its events.
 
     `answer` gets each request, with its descriptors; `lost` who speaks no more, which is no client
-    by then; `undelivered` to whom something could not be sent, and why.
+    by then; `undelivered` to whom something could not be sent, what, and why.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Clients:
             client.endpoint.drop()  # it is dying; its exit or its end of file will tell
         except OSError as exc:  # too many descriptors on their way between processes, for example
             client.endpoint.drop()
-            self._undelivered(number, exc)
+            self._undelivered(number, request, exc)
         self._update_events(client)
 
     def _update_events(self, client: Client) -> None:

@@ -177,8 +177,8 @@ class ForkServer:
     def _lost(self, number: int) -> None:
         self._carry_out(self.plan.connection_lost(number, time.monotonic()))
 
-    def _undelivered(self, number: int, exc: OSError) -> None:
-        self._carry_out(self.plan.undelivered(number, _shortage(exc)))
+    def _undelivered(self, number: int, request: Request, exc: OSError) -> None:
+        self._carry_out(self.plan.undelivered(number, request, _shortage(exc)))
 
     # Processes
 

@@ -30,6 +30,7 @@ from .._wire.requests import (
     Gone,
     HostDown,
     Lost,
+    Output,
     Refused,
     Request,
     Serve,
@@ -121,9 +122,22 @@ class Plan:
         """Whether it needs a spare."""
         return isinstance(request, Start) and request.host == self.host
 
-    def undelivered(self, number: int, why: str) -> list[Instruction]:
-        """What was sent to a process was lost on the way: it may wait for that for ever."""
+    def undelivered(self, number: int, request: Request, why: str) -> list[Instruction]:
+        """What was sent to a process was lost on the way: somebody may wait for that for ever.
+
+        Only what has descriptors can be. Of the agent's it fails what it was about, and not the
+        agent: who asked for a survey sees the end of the answer.
+        """
         process = self.processes.get(number)
+        if process is not None and process is self.agent:
+            match request:
+                case Start(elsewhere) if elsewhere in self.processes:
+                    process = self.processes[elsewhere]
+                    return self._end_elsewhere(process, Refused(process.request, why))
+                case Output(begun):
+                    process = self.processes.get(begun)  # nobody would read what it prints
+                case _:
+                    return []
         if process is None or process.owner is None or not process.alive:
             return []
         refused = Refused(process.request, why)
