@@ -65,12 +65,11 @@ async def test_the_login_shell_can_be_chosen(mark: str) -> None:
 
 async def test_what_runs_there_ends_with_the_block(mark: str) -> None:
     async with open_hosts(1, env={MARK: mark}) as [host]:
-        context = host.open()
-        shell = await context.__aenter__()
-        await shell.stdin.send_all(b"echo $$; exec cat\n")
-        pid = int(await shell.stdout.receive_some())
-        assert pid in marked_processes(mark)
-        await context.__aexit__(None, None, None)
+        async with host.open() as shell:
+            await shell.stdin.send_all(b"echo $$; exec cat\n")
+            pid = int(await shell.stdout.receive_some())
+            # While it executes `cat` it has no environment, and so no mark.
+            await eventually(lambda: pid in marked_processes(mark))
         await eventually(lambda: pid not in marked_processes(mark))
 
 
