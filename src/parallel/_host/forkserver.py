@@ -29,7 +29,7 @@ from .instruction import Close, Discount, Enter, Forget, Instruction, Kill, Send
 from .lineage import ROOT
 from .outlets import Outlets
 from .plan import Plan
-from .preparation import prepare
+from .preparation import prepare, warm_up
 
 SWEEP_AGAIN = 0.005
 """Seconds until a killed orphan is looked for again."""
@@ -90,13 +90,16 @@ class ForkServer:
         self.preloaded = frozenset(self.children.pids())
         """What a preloaded module has started: not an orphan."""
         self.clients.add(ROOT, root)
-        self._watch_signals()
+        self.private_descriptors: list[int] = []
+        """What is not for its children."""
         self._watch_exit(settings.root_pid, self._root_gone)
         self._watch_exit(keeper, self._keeper_gone)
 
     def run(self) -> NoReturn:
         """Serve until the root has gone and everything below it."""
         self._do(Send(ROOT, Ready(os.getpid()), [os.dup(self.table_descriptor)]))
+        warm_up(self.settings)
+        self._watch_signals()  # trio would have taken them
         while not self.plan.finished:
             ready = self.selector.select(self._timeout())
             for key, events in ready:
@@ -238,14 +241,15 @@ class ForkServer:
     # Ends
 
     def _watch_signals(self) -> None:
-        """SIGCHLD wakes the selector up."""
+        """SIGCHLD wakes the selector up; the one raised here is for what has died before."""
         self.signal_receiver, self.signal_sender = socket_pair()
         for sock in (self.signal_receiver, self.signal_sender):
             sock.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.signal_sender.fileno(), warn_on_full_buffer=False)
+        signal.raise_signal(signal.SIGCHLD)
         self.selector.register(self.signal_receiver, selectors.EVENT_READ, self._reap)
-        self.private_descriptors = [
+        self.private_descriptors += [
             self.selector.fileno(),  # epoll and kqueue have one
             self.signal_receiver.fileno(),
             self.signal_sender.fileno(),

@@ -12,7 +12,6 @@ then on it cancels the function. While a sync function runs it ends the process 
 
 from __future__ import annotations
 
-import array
 import atexit
 import functools
 import gc
@@ -30,21 +29,18 @@ from typing import Any, NoReturn
 import trio
 
 from .._connection import Connection, close_connections
-from .._endpoint import Endpoint, close_all, socket_pair
+from .._endpoint import Endpoint
 from .._hub import Hub
 from .._member import Member, set_current_member
 from .._sending import flush_all, has_unwritten
 from .._settings import HostSettings
-from .._surroundings import encode_surroundings, look_around, settle_in
+from .._surroundings import settle_in
 from .._wire.codec import Packed, pack, unpack
 from .._wire.failure import as_remote_error, encode_failure, text_of
 from .._wire.frames import Frame, Kind
 from .._wire.greetings import Peer, Reset
-from .._wire.requests import Begin, RequestReader, encode
+from .._wire.requests import Begin, RequestReader
 from . import kernel, projects
-
-REHEARSALS = 12
-"""The interpreter specialises code that has run about eight times."""
 
 
 @dataclass(slots=True)
@@ -80,37 +76,6 @@ def work(sock: socket.socket, settings: HostSettings, table: int, fork_server: i
         traceback.print_exc()
         worker.returncode = 1
     _exit(worker.returncode)
-
-
-def rehearse(settings: HostSettings) -> None:
-    """Run a worker's life a few times in the fork server, before it forks for the first time.
-
-    What the interpreter writes into code and types while it warms up is then shared by all workers
-    instead of being written by each: 0.4 MB of 4.4. It takes 20 ms and leaves nothing behind.
-    """
-    for _ in range(REHEARSALS):
-        trio.run(_rehearse_once, settings)
-    set_current_member(None)
-
-
-async def _rehearse_once(settings: HostSettings) -> None:
-    request, control, channel = socket_pair(), socket_pair(), socket_pair()
-    worker = Worker(Endpoint(request[1]), settings, -1)
-    caller = Connection(control[0], settings.max_message_size, settings.buffer_size)
-    with request[0], channel[0]:
-        passed = array.array("i", [control[1].detach(), channel[1].detach()])
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)
-        request[0].sendmsg([encode(Begin(0, settings.host, 0, "rehearsal"), 2)], [rights])
-        close_all(passed)
-        caller.push(Kind.SETTINGS, encode_surroundings(look_around()))
-        caller.accept(pack((_nothing, ())))
-        await worker.begin()
-    caller.close()
-    worker.endpoint.close()
-
-
-async def _nothing(hub: Hub[Any, Any]) -> None:
-    await trio.lowlevel.checkpoint()
 
 
 async def _end_with_fork_server() -> NoReturn:
