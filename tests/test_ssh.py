@@ -67,6 +67,18 @@ def test_a_list_of_one_is_still_a_list() -> None:
         Ssh("host", jump="other")
 
 
+@pytest.mark.parametrize("path", [None, "/bin:/usr/bin"])
+def test_the_search_path_is_left_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    if path is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
+    Ssh("host").open()
+    assert os.environ.get("PATH") == path
+
+
 def test_a_passphrase_is_not_shown() -> None:
     assert "secret" not in repr(Ssh("host", passphrase="secret"))
 

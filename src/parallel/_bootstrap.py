@@ -5,7 +5,7 @@
 2.  The shell is sent a script. That sets the environment, runs the host's `setup`, goes to `cwd`,
     and executes a Python of this program's minor version with the loader, whose text it holds.
 3.  The loader says what there is and which archives are missing (see `_host.loader`).
-4.  It is sent the agent's configuration and those archives, says that it has them, and becomes
+4.  It is sent those archives and the agent's configuration, says that it has them, and becomes
     the agent: from there on the streams are the link.
 
 Nothing is sent before it was asked for, for a shell may read ahead of the command it runs.
@@ -161,16 +161,18 @@ class _Start:
         python, cpus, missing = self._check(facts)
         self.waiting_for = _AGENT
         sent = [archive for archive in archives if archive.digest in missing]
-        await self._send(_with_length(json.dumps(config).encode()))
+        size = 0
         for archive in sent:
-            await self._send(_with_length(archive.data))
+            data = await trio.to_thread.run_sync(getattr, archive, "data")
+            await self._send(_with_length(data))
+            size += len(data)
+        await self._send(_with_length(json.dumps(config).encode()))
         last = await self._receive()
         if "failed" in last:
             raise self._unreachable(f"its agent could not start: {last['failed']}")
         self.started = True
         if self.early:
             self.on_stderr(self.early)
-        size = sum(len(archive.data) for archive in sent)
         return Arrival(
             shell.stdin, shell.stdout, self.received, python, cpus, size, shell.why_ended
         )

@@ -66,7 +66,7 @@ async def serve(hub: Hub[Order, Reply], root_pid: int, slots: int, label_output:
 
 
 async def _pack() -> None:
-    """Make what hosts are sent while the first is connected to: else it would take 0.1 s more."""
+    """Make what hosts may be sent while the first is connected to."""
     with suppress(ParallelError):  # the host that needs it tells
         await trio.to_thread.run_sync(needed_archive)
 

@@ -33,11 +33,6 @@ PLACE = "PARALLEL_CACHE"
 """The environment variable that tells a host's processes where its cache is."""
 
 
-def digest_of(archive: bytes) -> str:
-    """The name of an archive: what it is known by everywhere."""
-    return hashlib.sha256(archive).hexdigest()
-
-
 class Cache:
     """One directory, with a directory for each archive."""
 
@@ -85,11 +80,12 @@ class Cache:
 
         Raises ValueError for an archive that is not what its name says, OSError.
         """
-        if digest_of(archive) != digest:
+        tar = _decompress(archive)
+        if tar is None or hashlib.sha256(tar).hexdigest() != digest:
             raise ValueError(f"archive {digest[:12]} arrived damaged")
         new = tempfile.mkdtemp(prefix="new-", dir=self.directory)
         try:
-            index = _unpack(archive, new)
+            index = _unpack(tar, new)
             for name, data in ((ARCHIVE, archive), (INDEX, json.dumps(index).encode())):
                 with open(os.path.join(new, name), "wb") as file:
                     file.write(data)
@@ -127,12 +123,22 @@ class Cache:
             pass  # it is somebody else's turn
 
 
-def _unpack(archive: bytes, directory: str) -> dict[str, int]:
+def _decompress(archive: bytes) -> bytes | None:
+    """None where it is not that, whole, and nothing else."""
+    stream = zlib.decompressobj()
+    try:
+        tar = stream.decompress(archive)
+    except zlib.error:
+        return None
+    return tar if stream.eof and not stream.unused_data else None
+
+
+def _unpack(tar: bytes, directory: str) -> dict[str, int]:
     """Unpack files; their sizes."""
     index = {}
-    with tarfile.open(fileobj=io.BytesIO(zlib.decompress(archive))) as tar:
-        for member in tar:
-            file = tar.extractfile(member)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as members:
+        for member in members:
+            file = members.extractfile(member)
             path = os.path.normpath(os.path.join(directory, member.name))
             if file is None or not path.startswith(directory + os.sep):
                 raise ValueError(f"an archive holds {member.name!r}")

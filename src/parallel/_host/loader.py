@@ -4,13 +4,15 @@ It is sent as text, after that of `cache`, and has nothing but the standard libr
 and stdout, which become the link:
 
 1.  It says what there is: version, processors, which archives are missing.
-2.  It is told the rest, and sent what is missing.
-3.  It says that it is done, or what went wrong, and becomes the agent.
+2.  It is sent what is missing, and imports the agent.
+3.  It is told what that has to know, which has mostly arrived by then.
+4.  It says that it is done, or what went wrong, and becomes the agent.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -45,14 +47,14 @@ def load(boot: Mapping[str, Any]) -> NoReturn:
     paths = {digest: _find(caches, digest) for digest in boot["archives"]}
     missing = [digest for digest, path in paths.items() if path is None]
     link.say({"python": platform.python_version(), "cpus": _usable_cpus(), "missing": missing})
-    config = json.loads(link.read())
-    arrived = {digest: link.read() for digest in missing}
     try:
+        arrived = {digest: link.read() for digest in missing}
         paths.update(_store([cache for cache in caches if cache.is_writable], trouble, arrived))
         for cache in caches:
             cache.prune(boot["archives"])
         sys.path[:] = [*filter(None, paths.values()), *filter(None, sys.path)]
         main = _load_compiled(*boot["main"].split(":"))
+        config = json.loads(link.read())
     except NoRoom as exc:
         link.say({"failed": str(exc)})
         sys.exit(1)
@@ -66,12 +68,15 @@ def load(boot: Mapping[str, Any]) -> NoReturn:
 def _load_compiled(module: str, function: str) -> Any:
     """Leave what was compiled in the cache, which is ours, even where Python is to leave nothing.
 
-    Containers often say so, and compiling would be two fifths of every start.
+    Containers often say so, and compiling would be two fifths of every start. Of what is imported
+    nothing is garbage; to look for some would take 0.01 s.
     """
     told, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    gc.disable()
     try:
         return getattr(importlib.import_module(module), function)
     finally:
+        gc.enable()
         sys.dont_write_bytecode = told
 
 
