@@ -32,7 +32,7 @@ async def test_what_is_sent_either_way_arrives_in_order_until_the_end() -> None:
 
 async def test_a_full_pipe_takes_a_part_and_then_nothing() -> None:
     async with piped() as (send, receive):
-        data = bytes(1 << 20)
+        data = bytes(1 << 21)
         taken = send.send_nowait(data)
         assert 0 < taken < len(data)
         assert send.send_nowait(data) == 0

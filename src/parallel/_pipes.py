@@ -5,11 +5,17 @@ trio's own tries to read before it waits, which fails for whoever answers one me
 
 from __future__ import annotations
 
+import fcntl
 import os
+from contextlib import suppress
 
 import trio
 
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 18
+SIZE = 1 << 20
+"""Bytes that may wait to be read. By default it is a sixteenth, for each of which both ends wake up."""
+
+_SET_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
 
 
 class PipeSendStream(trio.abc.SendStream):
@@ -42,6 +48,9 @@ class PipeReceiveStream(trio.abc.ReceiveStream):
     """A descriptor that is read; it is made non-blocking, and is closed with the stream."""
 
     def __init__(self, descriptor: int) -> None:
+        if _SET_SIZE is not None:
+            with suppress(OSError):  # it is a socket, or this user has many pipes
+                fcntl.fcntl(descriptor, _SET_SIZE, SIZE)
         self._stream = trio.lowlevel.FdStream(descriptor)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
