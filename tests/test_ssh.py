@@ -20,6 +20,7 @@ import trio
 import parallel
 from parallel.abc import Launcher
 from parallel.errors import HostUnreachable
+from parallel.launch._ssh_connection import IGNORE, _say_nothing_for_nothing
 from parallel.launch.ssh import Destination, Ssh, parse_destination
 from parallel.testing import open_hosts
 
@@ -554,6 +555,41 @@ async def test_receive_gives_no_more_than_asked_for(host: Ssh) -> None:
         assert await shell.stdout.receive_some(100) == b"789\n"
         with pytest.raises(ValueError, match="max_bytes"):
             await shell.stdout.receive_some(0)
+
+
+class Connection:
+    """What an ssh connection is asked for, with the packets that it has sent."""
+
+    def __init__(self, cipher: str) -> None:
+        self.cipher = cipher
+        self.sent: list[int] = []
+
+    def get_extra_info(self, name: str, default: str) -> str:
+        assert name == "send_cipher"
+        return self.cipher
+
+    def send_packet(self, kind: int, *args: bytes) -> None:
+        if kind != IGNORE:
+            self.send_packet(IGNORE)
+        self.sent.append(kind)
+
+
+@pytest.mark.parametrize(
+    ("cipher", "sent"),
+    [
+        ("aes128-gcm@openssh.com", [94]),
+        ("aes256-ctr", [94]),
+        ("aes128-cbc", [IGNORE, 94]),
+        ("rijndael-cbc@lysator.liu.se", [IGNORE, 94]),
+    ],
+)
+def test_packets_to_be_ignored_are_sent_only_where_they_protect(
+    cipher: str, sent: list[int]
+) -> None:
+    connection: Any = Connection(cipher)
+    _say_nothing_for_nothing(connection)
+    connection.send_packet(94)
+    assert connection.sent == sent
 
 
 async def test_many_small_pieces_are_received_together(host: Ssh) -> None:

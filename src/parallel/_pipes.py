@@ -13,7 +13,7 @@ import trio
 
 READ_SIZE = 1 << 18
 SIZE = 1 << 20
-"""Bytes that may wait to be read. By default it is a sixteenth, for each of which both ends wake up."""
+"""Bytes that may wait to be read. By default it is a sixteenth; for each both ends wake up."""
 
 _SET_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
 
