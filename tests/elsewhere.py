@@ -6,13 +6,14 @@ that is promised of one host is seen to hold across two. What `LOCAL` names is a
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
 import pytest
 
 import parallel
-from parallel import _api, _root
+from parallel import _api, _directory
 from parallel._member import Member
 from parallel.launch.local import Local
 
@@ -58,14 +59,13 @@ def choose_elsewhere(member: Member, where: Any) -> str:
     """Where the root's processes go that name no host."""
     if where is None and member.settings.host == "root":
         return HOST
-    return parallel._cluster.choose_host(member, where)
+    return _directory.choose_host(member, where)
 
 
-class ClusterElsewhere(parallel.Cluster):
-    """The default: this host and another."""
-
-    def __init__(self) -> None:
-        super().__init__([Local(name=HOST, python=sys.executable)])
+def init_elsewhere(init: Any, *, cluster: parallel.Cluster | None = None, **options: Any) -> Any:
+    """`init` whose default is this host and another."""
+    default = parallel.Cluster([Local(name=HOST, python=sys.executable)])
+    return init(cluster=cluster or default, **options)
 
 
 def stop() -> None:
@@ -79,4 +79,4 @@ def use(monkeypatch: pytest.MonkeyPatch) -> None:
     global _in_use
     _in_use = True
     monkeypatch.setattr(_api, "choose_host", choose_elsewhere)
-    monkeypatch.setattr(_root, "Cluster", ClusterElsewhere)
+    monkeypatch.setattr(parallel, "init", functools.partial(init_elsewhere, parallel.init))

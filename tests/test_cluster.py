@@ -11,6 +11,7 @@ import trio
 
 import parallel
 from parallel import Host, ParallelError, UnknownHost
+from parallel._member import current_member
 from parallel.abc import Launcher, Shell
 
 from .support import eventually
@@ -68,17 +69,7 @@ async def test_who_is_not_there_cannot_be_removed_nor_can_the_root_s_host() -> N
             with pytest.raises(UnknownHost, match=name):
                 await cluster.remove(name)
         with pytest.raises(ParallelError, match="running already"):
-            cluster.started(NoHosts())
-
-
-class NoHosts:
-    """A running cluster without any."""
-
-    async def add(self, launcher: Launcher) -> None:
-        raise NotImplementedError
-
-    async def remove(self, name: str) -> None:
-        raise NotImplementedError
+            cluster.begin(current_member(), current_member().settings, 1.0, label_output=False)
 
 
 async def test_hosts_tells_name_slots_python_and_running_processes() -> None:

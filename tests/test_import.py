@@ -141,6 +141,16 @@ def test_what_only_other_hosts_need_is_not_imported_even_when_everything_is_load
     assert not set(HEAVY) & set(loaded)
 
 
+def test_a_program_of_one_host_loads_nothing_that_only_others_need() -> None:
+    loaded = in_fresh_interpreter("""
+        import sys
+        from parallel import Channel, Hub, current_host, hosts, init, run, spawn
+        print(*sys.modules)
+    """).split()
+    others = {"_cluster", "_hosts", "_orders", "_service", "_shipping", "_sources", "abc"}
+    assert not {f"parallel.{module}" for module in others} & set(loaded)
+
+
 def test_nothing_of_it_is_loaded_before_it_is_used() -> None:
     before, after = in_fresh_interpreter("""
         import sys

@@ -21,6 +21,7 @@ import parallel
 from parallel import _shipping
 from parallel._member import current_member
 from parallel._shipping import Parcel, check_ship, pack_project
+from parallel._surroundings import inherit
 from parallel.errors import ParallelError, RemoteError
 from parallel.launch.local import Local
 
@@ -37,7 +38,7 @@ def _nothing_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     for name in set(sys.modules) - before:
         if name.startswith("ship_"):
             del sys.modules[name]
-    _shipping._received = None
+    inherit(None)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ The layers, from the bottom up; imports point downwards only:
   what a process sees.
 * `_sending`, `_connection`: frames over a socket, in a trio program.
 * `_member`: this process's connection to its host's fork server.
-* `_channel`, `_client`, `_listener`, `_hub`, `_process`, `_cluster`, `placement`: what users hold.
-* `_cluster_file`: a `Cluster` from a file.
+* `_channel`, `_client`, `_listener`, `_hub`, `_process`, `placement`: what users hold.
+* `_directory`: the hosts as every process knows them.
 * `_api`, `_own_host`, `_root`, `_processes`: `run` and `spawn`; a host of one's own; `init`;
   `processes`.
 * `abc`, `launch`: what a launcher is, and those that there are. `testing`: hosts for tests.
@@ -19,6 +19,7 @@ The layers, from the bottom up; imports point downwards only:
   between two agents; what processes of other hosts print, and where it appears.
 * `_service`, `_orders`, `_root_agent`, `_hosts`: a process of the package's own; what the root and
   its agent say to each other; the agent; the hosts of a cluster as the root has them.
+* `_cluster`, `_cluster_file`: `Cluster`; one from a file.
 * `failure`, `farm`: an exception that travels as a value; many tasks on all slots of a cluster.
 * `_showcase`, `_programs`: what the root's agent shows to `python -m parallel top`, and what that
   sees of the programs that run here.
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from ._channel import ChannelStatistics as ChannelStatistics
     from ._client import Client as Client
     from ._cluster import Cluster as Cluster
-    from ._cluster import current_host as current_host
-    from ._cluster import hosts as hosts
+    from ._directory import current_host as current_host
+    from ._directory import hosts as hosts
     from ._hub import Hub as Hub
     from ._hub import HubStatistics as HubStatistics
     from ._hub import open_hub as open_hub
@@ -83,7 +84,8 @@ _NAMES = {
     "_api": "run spawn",
     "_channel": "Channel ChannelStatistics",
     "_client": "Client",
-    "_cluster": "Cluster current_host hosts",
+    "_cluster": "Cluster",
+    "_directory": "current_host hosts",
     "_hub": "Hub HubStatistics open_hub",
     "_listener": "Connected Disconnected Ended Message",
     "_process": "Ending Process",

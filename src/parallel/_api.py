@@ -21,23 +21,26 @@ import functools
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib import import_module
 from itertools import chain
-from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from ._channel import Channel, Wire
-from ._cluster import choose_host
 from ._connection import Connection
+from ._directory import choose_host
 from ._endpoint import socket_pair
 from ._hub import Hub
 from ._member import Child, Member, current_member
 from ._process import Process, reraise
-from ._shipping import pack_project
 from ._surroundings import Abroad, encode_abroad, encode_surroundings, look_around
 from ._wire.codec import Packed, pack
 from .placement import Placement
+
+if TYPE_CHECKING:
+    from ._shipping import Parcel
 
 T = TypeVar("T")
 SendT = TypeVar("SendT")
@@ -339,7 +342,9 @@ def _settings(
     """What the process is to find; on another host also the project that is named in there."""
     if host == member.settings.host:
         return encode_surroundings(look_around(options.env, options.cwd)), None
-    parcel = pack_project(member.settings.ship)
+    # Only a program with other hosts needs what this brings along.
+    shipping = import_module("._shipping", __package__)
+    parcel: Parcel | None = shipping.pack_project(member.settings.ship)
     project, read = parcel or (None, None)
     return encode_abroad(Abroad(dict(options.env or {}), options.cwd, project)), read
 

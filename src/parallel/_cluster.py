@@ -1,42 +1,27 @@
-"""`Cluster`: the hosts of a program, and which one a process goes to."""
+"""`Cluster`: the hosts of a program.
+
+A program of one host needs none, and what this brings along is a fifth of what the other names do:
+so `init` is given a cluster, and imports nothing of it.
+"""
 
 from __future__ import annotations
 
-import os
-from abc import abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from trio.lowlevel import enable_ki_protection
 
-from ._member import Member, current_member
-from ._table import MAX_HOST_NAME, read_hosts, running
-from ._wire.news import REMOVED, ROOT_HOST, HostState
+from ._directory import check_name, known_hosts, usable_cpus
+from ._hosts import Hosts
+from ._member import Member
+from ._settings import HostSettings
+from ._wire.news import ROOT_HOST
 from .abc import Allocation, Launcher
-from .errors import HostDied, ParallelError, UnknownHost
-from .placement import Host, Placement
+from .errors import ParallelError, UnknownHost
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class RunningHosts(Protocol):
-    """The hosts of a running cluster, as `init` has them."""
-
-    @abstractmethod
-    async def add(self, launcher: Launcher) -> int:
-        """Start one more; how many bytes it was sent for that."""
-
-    async def remove(self, name: str) -> None:
-        """End that one."""
-
-
-def usable_cpus() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Cluster:
@@ -67,7 +52,7 @@ class Cluster:
         names = [name for source in self._sources if (name := getattr(source, "name", None))]
         for name in names:
             check_name(name, () if names.count(name) == 1 else (name,))
-        self._running: RunningHosts | None = None
+        self._running: Hosts | None = None
 
     @property
     def sources(self) -> Sequence[Launcher | Allocation]:
@@ -92,11 +77,18 @@ class Cluster:
         slurm = import_module(".launch.slurm", __package__)
         return cls([slurm.Slurm()], root_slots=root_slots)
 
-    def started(self, hosts: RunningHosts | None) -> None:
-        """`init` has begun with this cluster, or (None) ended."""
-        if hosts is not None and self._running is not None:
+    def begin(
+        self, member: Member, settings: HostSettings, heartbeat: float, label_output: bool
+    ) -> Hosts:
+        """`init` has begun with this cluster: what starts its hosts, and ends them."""
+        if self._running is not None:
             raise ParallelError("this cluster is running already")
-        self._running = hosts
+        self._running = Hosts(member, settings, heartbeat, label_output)
+        return self._running
+
+    def ended(self) -> None:
+        """Its `init` is over."""
+        self._running = None
 
     @enable_ki_protection
     async def add(self, host: str | Launcher) -> None:
@@ -124,7 +116,7 @@ class Cluster:
             raise UnknownHost(name, others)
         await hosts.remove(name)
 
-    def _check_running(self) -> RunningHosts:
+    def _check_running(self) -> Hosts:
         if self._running is None:
             raise ParallelError("hosts come and go within `async with parallel.init(cluster=...)`")
         return self._running
@@ -136,57 +128,3 @@ def as_launcher(host: str | Launcher | Allocation) -> Launcher | Allocation:
         launcher: Launcher = import_module(".launch.ssh", __package__).Ssh(host)
         return launcher
     return host
-
-
-def check_name(name: str, taken: Sequence[str]) -> None:
-    """Raise `ParallelError` for a name that a host cannot have."""
-    if name in (ROOT_HOST, "local", ""):
-        raise ParallelError(f"a host cannot be named {name!r}: that means the root's, or one's own")
-    if name in taken:
-        raise ParallelError(f"there are two hosts named {name!r}; give one another name (name=...)")
-    if len(name.encode()) > MAX_HOST_NAME:
-        raise ParallelError(f"a host's name has at most {MAX_HOST_NAME} bytes: {name!r}")
-
-
-def known_hosts() -> list[HostState]:
-    """The hosts of the cluster as this one knows them; raises `ParallelError` outside `init`."""
-    table = current_member().table
-    states = read_hosts(table)
-    states[0] = states[0]._replace(running=running(table))
-    return [state for state in states if state.down != REMOVED]
-
-
-def hosts() -> tuple[Host, ...]:
-    """The hosts of the cluster, the root's own first, then in the order in which they were named.
-
-    Of each `name`, `slots`, `python`, `running` processes, and, where it is not there (it died, or
-    was missing from the start), `down`: why. From shared memory, without asking anybody. Raises
-    `ParallelError` outside `init`.
-    """
-    states = sorted(known_hosts(), key=lambda state: (state.name != ROOT_HOST, state.order))
-    return tuple(
-        Host(state.name, state.slots, state.python, state.running, state.down) for state in states
-    )
-
-
-def current_host() -> str:
-    """The name of the host that this process runs on; "root" on the root's own."""
-    return current_member().settings.host
-
-
-def choose_host(member: Member, where: str | Placement | None) -> str:
-    """The name that `where` stands for; raises `UnknownHost`, or `HostDied`."""
-    here = member.settings.host
-    if where is None or where in ("local", here):
-        return here
-    known = hosts()
-    if isinstance(where, str):
-        name = where
-    else:
-        name = where(tuple(host for host in known if not host.down))
-    for host in known:
-        if host.name == name:
-            if host.down:
-                raise HostDied(name, host.down)
-            return name
-    raise UnknownHost(str(name), tuple(host.name for host in known))

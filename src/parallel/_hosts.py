@@ -15,7 +15,7 @@ from importlib import import_module
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._cluster import check_name
+from ._directory import check_name
 from ._member import Member
 from ._orders import Add, Added, Ended, Failed, Miss, Order, Remove, Reply
 from ._own_host import PATIENCE

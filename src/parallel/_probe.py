@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ._channel import Channel
-from ._cluster import usable_cpus
+from ._directory import usable_cpus
 from ._hub import Hub
 
 ROUNDS = 20

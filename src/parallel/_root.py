@@ -7,21 +7,24 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
 from types import FrameType
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from ._cluster import Cluster
-from ._hosts import Hosts
+from ._directory import usable_cpus
 from ._member import Member, is_member, running_trio, set_current_member
 from ._own_host import Keeper, end_children, end_host, start_host
 from ._settings import HostSettings
-from ._shipping import check_ship
 from ._wire.frames import UNLIMITED
 from ._wire.news import ROOT_HOST
 from .errors import ParallelError
+
+if TYPE_CHECKING:
+    from ._cluster import Cluster
+    from ._hosts import Hosts
 
 
 @asynccontextmanager
@@ -79,7 +82,6 @@ async def init(
         raise TypeError(f"preload takes a list of names: preload=[{preload!r}]")
     if missing_hosts not in ("raise", "skip"):
         raise ValueError('missing_hosts must be "raise" or "skip"')
-    cluster = cluster or Cluster()
     settings = HostSettings(
         host=ROOT_HOST,
         root_pid=os.getpid(),
@@ -88,26 +90,33 @@ async def init(
         preload=tuple(preload),
         max_message_size=UNLIMITED if max_message_size is None else max_message_size,
         buffer_size=buffer_size,
-        slots=cluster.root_slots,
-        ship=check_ship(ship),
+        slots=usable_cpus() if cluster is None else cluster.root_slots,
+        ship=ship if isinstance(ship, bool) else _shipping().check_ship(ship),
     )
     with _alone():
         member, keeper = await start_host(settings)
         set_current_member(member)
-    hosts = Hosts(member, settings, heartbeat, label_output)
+    hosts: Hosts | None = None
     with _second_interrupt_kills(member):
         try:
             member.attach()
-            cluster.started(hosts)
-            await hosts.start(cluster.sources, skip_missing=missing_hosts == "skip")
+            if cluster is not None:
+                hosts = cluster.begin(member, settings, heartbeat, label_output)
+                await hosts.start(cluster.sources, skip_missing=missing_hosts == "skip")
             yield
         finally:
-            cluster.started(None)
+            if cluster is not None:
+                cluster.ended()
             with trio.CancelScope(shield=True):
                 await _leave(member, hosts, keeper)
 
 
-async def _leave(member: Member, hosts: Hosts, keeper: Keeper) -> None:
+def _shipping() -> Any:
+    """Only a program with other hosts needs what this brings along."""
+    return import_module("._shipping", __package__)
+
+
+async def _leave(member: Member, hosts: Hosts | None, keeper: Keeper) -> None:
     """First what runs, then the other hosts, then this one; a Ctrl-C skips `grace`."""
     left = trio.Event()
     interruption: KeyboardInterrupt | None = None
@@ -115,7 +124,8 @@ async def _leave(member: Member, hosts: Hosts, keeper: Keeper) -> None:
     @enable_ki_protection
     async def leave() -> None:
         await end_children(member)
-        await hosts.end()
+        if hosts is not None:
+            await hosts.end()
         await end_host(member, keeper)
         left.set()
 

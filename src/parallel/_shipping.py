@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import NamedTuple, TypeAlias
 
 from ._sources import NEEDED, make_archive
+from ._surroundings import Project, inherit, received
 from .errors import ParallelError
 
 Ship: TypeAlias = "bool | tuple[str, ...]"
@@ -39,13 +40,6 @@ _TAKEN = (
 )
 
 
-class Project(NamedTuple):
-    """A project as the settings of a process name it: its archive's digest, what one can import."""
-
-    digest: str
-    names: tuple[str, ...]
-
-
 class Parcel(NamedTuple):
     """A project with the way to its archive."""
 
@@ -60,9 +54,6 @@ class _Files(NamedTuple):
     state: tuple[tuple[str, int, int], ...]
 
 
-_received: tuple[Project, str] | None = None
-"""In a worker: what it was sent, or one above it on its host was, and where that lies."""
-
 _last: tuple[tuple[tuple[str, int, int], ...], Parcel] | None = None
 _classified: dict[str, tuple[int, list[Path]]] = {}
 """Top-level modules by name: which object that was, and what of it is the project's."""
@@ -72,17 +63,6 @@ def receive(project: Project, directory: str) -> None:
     """In a worker: use what it was sent, before anything else."""
     inherit((project, directory))
     sys.path.insert(0, directory)
-
-
-def received() -> tuple[Project, str] | None:
-    """For another worker of this host, which has the same import path."""
-    return _received
-
-
-def inherit(what: tuple[Project, str] | None) -> None:
-    """In a worker: pass on to other hosts what its caller on this host has `received`."""
-    global _received
-    _received = what
 
 
 def is_here(project: Project) -> bool:
@@ -96,12 +76,13 @@ def pack_project(ship: Ship) -> Parcel | None:
     Costs 0.2 ms and a look at each file when nothing has changed. Raises `ParallelError` for more
     than 64 MiB.
     """
-    if ship is True or (ship and _received is not None):  # what was named was so at the root
+    sent_here = received()
+    if ship is True or (ship and sent_here is not None):  # what was named was so at the root
         roots = _imported()
     else:
         roots = dict(map(_find, ship)) if ship else {}
-    if _received is not None:
-        project, directory = _received[0], Path(_received[1])
+    if sent_here is not None:
+        project, directory = sent_here[0], Path(sent_here[1])
         roots = _beyond(directory, roots)
         if not roots:
             return Parcel(project, (directory / ARCHIVE).read_bytes)

@@ -1,4 +1,7 @@
-"""What a fresh process sees of its caller: environment, directory, umask, import path."""
+"""What a fresh process sees of its caller: environment, directory, umask, import path.
+
+On another host than the root's also the caller's own modules, its *project*: `_shipping`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,16 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ._shipping import Project, inherit, received
+
+class Project(NamedTuple):
+    """A project as the settings of a process name it: its archive's digest, what one can import."""
+
+    digest: str
+    names: tuple[str, ...]
+
+
+_received: tuple[Project, str] | None = None
+"""In a worker: what it was sent, or one above it on its host was, and where that lies."""
 
 
 class Surroundings(NamedTuple):
@@ -22,7 +34,7 @@ class Surroundings(NamedTuple):
     umask: int
     path: list[str]
     received: tuple[Project, str] | None
-    """See `_shipping`: on another host than the root's, to be passed on to a third."""
+    """The project that was sent here, and where it lies: to be passed on to a third host."""
 
 
 def look_around(env: Mapping[str, str] | None = None, cwd: str | None = None) -> Surroundings:
@@ -35,6 +47,17 @@ def look_around(env: Mapping[str, str] | None = None, cwd: str | None = None) ->
     if cwd is not None:
         here = os.path.join(here or "/", os.fspath(cwd))
     return Surroundings(environ, here, _umask(), sys.path, received())
+
+
+def received() -> tuple[Project, str] | None:
+    """For another worker of this host, which has the same import path."""
+    return _received
+
+
+def inherit(what: tuple[Project, str] | None) -> None:
+    """In a worker: pass on to other hosts what its caller on this host has `received`."""
+    global _received
+    _received = what
 
 
 class Abroad(NamedTuple):

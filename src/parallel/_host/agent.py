@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import trio
 
-from .._cluster import usable_cpus
+from .._directory import usable_cpus
 from .._endpoint import Endpoint
 from .._ends import End, Local, Spout, discard, join, to_descriptors
 from .._link import CLOSED, Link

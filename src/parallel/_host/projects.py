@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from .._shipping import Project, is_here, receive
+from .._shipping import is_here, receive
+from .._surroundings import Project
 from .._wire.failure import text_of
 from .._wire.news import ROOT_HOST
 from ..errors import ParallelError, RemoteError
