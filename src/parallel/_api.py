@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple, overload
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
@@ -37,6 +37,7 @@ from ._member import Child, Member, current_member
 from ._process import Process, reraise
 from ._surroundings import Abroad, encode_abroad, encode_surroundings, look_around
 from ._wire.codec import Packed, pack
+from ._wire.record import Record
 from .placement import Placement
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ Where = str | Placement | None
 """A host's name; None or "local" for the caller's own; or a placement."""
 
 
-class Call(NamedTuple, Generic[T]):
+class Call(Record, Generic[T]):
     """A call under way: its process, and what that is sent first."""
 
     process: Process[T]
@@ -64,7 +65,7 @@ class Call(NamedTuple, Generic[T]):
         return await self.process.live(self.settings, self.task)
 
 
-class Options(NamedTuple):
+class Options(Record):
     """What `run` and `spawn` have in common."""
 
     where: Where

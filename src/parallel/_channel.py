@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, Generic, NamedTuple, NoReturn, Self, SupportsIndex, TypeVar
+from typing import Any, Generic, NoReturn, Self, SupportsIndex, TypeVar
 
 import trio
 
@@ -18,6 +18,7 @@ from ._member import Child, Member, current_member
 from ._wire.codec import arrive, claim, pack, unpack
 from ._wire.frames import RELAYED, Frame, Kind
 from ._wire.greetings import Peer, Reset
+from ._wire.record import Record
 from .errors import ParallelError, ProtocolError, WorkerCancelled, WorkerDied
 
 SendT = TypeVar("SendT")
@@ -33,7 +34,7 @@ PATIENCE = 1.0
 """Seconds that the end of a connection waits for the fork server to say why."""
 
 
-class ChannelStatistics(NamedTuple):
+class ChannelStatistics(Record):
     """How much has gone through a channel."""
 
     messages_sent: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 import trio
 
@@ -16,6 +16,7 @@ from ._listener import Event, Events, Listener, Messages
 from ._member import current_member
 from ._wire.codec import Packed, pack
 from ._wire.greetings import Reset
+from ._wire.record import Record
 from .errors import NotSendable
 
 ReceiveT = TypeVar("ReceiveT")
@@ -24,7 +25,7 @@ SendT = TypeVar("SendT")
 Slow: TypeAlias = Literal["wait", "drop", "disconnect"]
 
 
-class HubStatistics(NamedTuple):
+class HubStatistics(Record):
     """How much has gone through a hub."""
 
     clients: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
 
 import trio
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
@@ -13,6 +13,7 @@ from ._member import Child
 from ._wire.codec import Packed, unpack
 from ._wire.failure import decode_failure
 from ._wire.frames import Frame, Kind
+from ._wire.record import Record
 from .errors import ParallelError, ProtocolError, RemoteError, WorkerCancelled
 
 T_co = TypeVar("T_co", covariant=True)
@@ -20,7 +21,7 @@ T_co = TypeVar("T_co", covariant=True)
 Status: TypeAlias = Literal["returned", "raised", "cancelled", "died"]
 
 
-class Ending(NamedTuple, Generic[T_co]):
+class Ending(Record, Generic[T_co]):
     """How a process ended.
 
     `status` is "returned" (then `value` is what), "raised" (then `error` is the function's

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from ._wire.record import Record
 
 
-class HostSettings(NamedTuple):
+class HostSettings(Record):
     """From `init`, for keeper, fork server and workers; times in seconds, sizes in bytes."""
 
     host: str

@@ -11,10 +11,11 @@ import random
 import sys
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from ._wire.record import Record
 
 
-class Project(NamedTuple):
+class Project(Record):
     """A project as the settings of a process name it: its archive's digest, what one can import."""
 
     digest: str
@@ -25,7 +26,7 @@ _received: tuple[Project, str] | None = None
 """In a worker: what it was sent, or one above it on its host was, and where that lies."""
 
 
-class Surroundings(NamedTuple):
+class Surroundings(Record):
     """A process's own, at some moment."""
 
     environ: dict[str, str]
@@ -60,7 +61,7 @@ def inherit(what: tuple[Project, str] | None) -> None:
     _received = what
 
 
-class Abroad(NamedTuple):
+class Abroad(Record):
     """For a process on another host than the caller's: what it finds beyond that host's own."""
 
     env: dict[str, str]

@@ -17,9 +17,9 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from ._wire.news import HostState
+from ._wire.record import Record
 
 NAME = "parallel-processes"
 _MAGIC = b"parallel"
@@ -43,7 +43,7 @@ _MAX_PYTHON = 16
 _MAX_DOWN = _RECORD_SIZE - _HOST.size - MAX_HOST_NAME - _MAX_PYTHON
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """A running process: its number, its owner's (0: the root), and when it started (epoch).
 
     `owner_host` is "" for an owner on the same host.

@@ -3,12 +3,13 @@
 Every exception of this package derives from `ParallelError`, keeps its facts as attributes and
 arrives in another process with them. Where trio has an exception for the case already
 (`trio.BrokenResourceError`, `trio.EndOfChannel`, ...) that one is raised instead.
+
+They are no dataclasses: to make those would take 2 ms of every program's start.
 """
 
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from typing import Any, Literal
 
 
@@ -48,40 +49,50 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-@dataclass(eq=False)
-class UnknownHost(ParallelError):
+class _WithFacts(ParallelError):
+    """One that has arguments of its own, and keeps them as attributes."""
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({facts})"
+
+
+class UnknownHost(_WithFacts):
     """`where=` names a host that the cluster does not have."""
 
-    host: str
-    known: tuple[str, ...]
+    def __init__(self, host: str, known: tuple[str, ...]) -> None:
+        self.host = host
+        self.known = known
 
     def __str__(self) -> str:
         return f"there is no host {self.host!r}; the known ones are {', '.join(self.known)}"
 
 
-@dataclass(eq=False)
-class HostUnreachable(ParallelError):
+class HostUnreachable(_WithFacts):
     """A host could not be started.
 
     `step` is how far it came: "connection" (there was none, or it took too long), "key" (the host's
     or the user's was refused), "start" (it was reached, but no program of ours started there).
     """
 
-    host: str
-    reason: str
-    step: Literal["connection", "key", "start"] = "start"
+    def __init__(
+        self, host: str, reason: str, step: Literal["connection", "key", "start"] = "start"
+    ) -> None:
+        self.host = host
+        self.reason = reason
+        self.step = step
 
     def __str__(self) -> str:
         return f"host {self.host!r} could not be started: {self.reason}"
 
 
-@dataclass(eq=False)
-class HostMismatch(ParallelError):
+class HostMismatch(_WithFacts):
     """A host's Python does not fit the caller's; both are named."""
 
-    host: str
-    ours: str
-    theirs: str
+    def __init__(self, host: str, ours: str, theirs: str) -> None:
+        self.host = host
+        self.ours = ours
+        self.theirs = theirs
 
     def __str__(self) -> str:
         return (
@@ -90,19 +101,18 @@ class HostMismatch(ParallelError):
         )
 
 
-@dataclass(eq=False)
-class HostDied(ParallelError):
+class HostDied(_WithFacts):
     """What runs a host's processes is gone, and with it all of them."""
 
-    host: str
-    reason: str
+    def __init__(self, host: str, reason: str) -> None:
+        self.host = host
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"host {self.host!r} died: {self.reason}"
 
 
-@dataclass(eq=False)
-class WorkerDied(ParallelError):
+class WorkerDied(_WithFacts):
     """A process ended without a result.
 
     `returncode` is as in `subprocess.Popen` (negative for a signal; None while it is not known),
@@ -110,13 +120,23 @@ class WorkerDied(ParallelError):
     `stderr` holds the last lines that the process wrote there, where its output is forwarded.
     """
 
-    host: str
-    pid: int
-    name: str
-    returncode: int | None = None
-    maybe_oom: bool = False
-    stderr: str = ""
-    reason: str = ""
+    def __init__(
+        self,
+        host: str,
+        pid: int,
+        name: str,
+        returncode: int | None = None,
+        maybe_oom: bool = False,
+        stderr: str = "",
+        reason: str = "",
+    ) -> None:
+        self.host = host
+        self.pid = pid
+        self.name = name
+        self.returncode = returncode
+        self.maybe_oom = maybe_oom
+        self.stderr = stderr
+        self.reason = reason
 
     @property
     def signal(self) -> str | None:
@@ -135,60 +155,60 @@ class WorkerDied(ParallelError):
         return text
 
 
-@dataclass(eq=False)
-class WorkerCancelled(ParallelError):
+class WorkerCancelled(_WithFacts):
     """The result of a process was asked for, but it has been cancelled."""
 
-    host: str
-    pid: int
-    name: str
+    def __init__(self, host: str, pid: int, name: str) -> None:
+        self.host = host
+        self.pid = pid
+        self.name = name
 
     def __str__(self) -> str:
         return f"worker {self.name!r} (pid {self.pid} on host {self.host!r}) was cancelled"
 
 
-@dataclass(eq=False)
-class RemoteError(ParallelError):
+class RemoteError(_WithFacts):
     """Stands for an exception that could not travel: its type's name, text and traceback."""
 
-    type_name: str
-    text: str
-    traceback: str = ""
+    def __init__(self, type_name: str, text: str, traceback: str = "") -> None:
+        self.type_name = type_name
+        self.text = text
+        self.traceback = traceback
 
     def __str__(self) -> str:
         text = f"{self.type_name}: {self.text}" if self.text else self.type_name
         return f"{text}\n\n{self.traceback}" if self.traceback else text
 
 
-@dataclass(eq=False)
-class NotSendable(ParallelError):
+class NotSendable(_WithFacts):
     """Something cannot be pickled: `path` leads to it, `culprit` is its type, `why` the reason."""
 
-    path: str
-    culprit: str
-    why: str = ""
+    def __init__(self, path: str, culprit: str, why: str = "") -> None:
+        self.path = path
+        self.culprit = culprit
+        self.why = why
 
     def __str__(self) -> str:
         text = f"cannot send {self.path}: {self.culprit}"
         return f"{text} ({self.why})" if self.why else text
 
 
-@dataclass(eq=False)
-class ProtocolError(ParallelError):
+class ProtocolError(_WithFacts):
     """A connection carried something that makes no sense."""
 
-    reason: str
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
     def __str__(self) -> str:
         return self.reason
 
 
-@dataclass(eq=False)
-class MessageTooLarge(ParallelError):
+class MessageTooLarge(_WithFacts):
     """A message is over `init(max_message_size=...)`; both in bytes."""
 
-    size: int
-    limit: int
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
 
     def __str__(self) -> str:
         return (

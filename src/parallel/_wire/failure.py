@@ -6,12 +6,11 @@ unpickled on the other side) is replaced by a `RemoteError` and the others arriv
 
 from __future__ import annotations
 
-import enum
 import pickle
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace, TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import cloudpickle
 import tblib
@@ -20,12 +19,13 @@ import trio
 from ..errors import NotSendable, RemoteError
 from .codec import pack, unpack
 from .frames import Buffer
+from .record import Record
 
 _Line: TypeAlias = tuple[str, str, int, str]
 """Of a traceback: file, function, line number, module."""
 
 
-class _Record(NamedTuple):
+class _Item(Record):
     """One exception: pickled, as text, and how it hangs together with the others (by number)."""
 
     pickled: bytes | None
@@ -54,13 +54,13 @@ def encode_failure(exc: BaseException, skip: int = 0) -> bytes:
         return numbers[id(exc)]
 
     number(exc)
-    records: list[_Record] = []
+    records: list[_Item] = []
     while len(records) < len(order):  # `number` appends what it meets
         exc = order[len(records)]
         members = _members(exc)
         trace = _skip(exc.__traceback__, 0 if records else skip)
         records.append(
-            _Record(
+            _Item(
                 _pickle(exc),
                 type(exc).__qualname__,
                 text_of(exc),
@@ -78,7 +78,7 @@ def encode_failure(exc: BaseException, skip: int = 0) -> bytes:
 
 def decode_failure(data: Buffer) -> BaseException:
     """The exception that `encode_failure` was given, as far as it can be had here."""
-    records: list[_Record] = unpack(data, what="an exception")
+    records: list[_Item] = unpack(data, what="an exception")
     made = _make_all(records)
     for index, record in enumerate(records):
         exc = made[index]
@@ -167,12 +167,10 @@ def _notes(exc: BaseException) -> Iterator[str]:
     return map(text_of, notes if isinstance(notes, list | tuple) else ())
 
 
-class _Form(enum.StrEnum):
-    """How an exception was taken apart."""
-
-    GROUP = enum.auto()  # class, message, attributes; the members are records of their own
-    PLAIN = enum.auto()  # class, what the built-in base class keeps, attributes
-    OWN = enum.auto()  # by its own __reduce__
+# How an exception was taken apart:
+_GROUP = "group"  # class, message, attributes; the members are records of their own
+_PLAIN = "plain"  # class, what the built-in base class keeps, attributes
+_OWN = "own"  # by its own __reduce__
 
 
 def _pickle(exc: BaseException) -> bytes | None:
@@ -188,7 +186,7 @@ def _pickle(exc: BaseException) -> bytes | None:
 
 def _take_apart(exc: BaseException) -> tuple[Any, ...]:
     if not _has_plain_reduce(type(exc)):
-        return _Form.OWN, exc
+        return _OWN, exc
     reduced: Any = exc.__reduce__()
     state = dict(reduced[2]) if len(reduced) > 2 else {}
     default: Any = object.__getstate__(exc)
@@ -196,8 +194,8 @@ def _take_apart(exc: BaseException) -> tuple[Any, ...]:
         state.update(default[1])
     state.pop("__notes__", None)
     if isinstance(exc, BaseExceptionGroup):
-        return _Form.GROUP, type(exc), (exc.message,), state
-    return _Form.PLAIN, type(exc), reduced[1], state
+        return _GROUP, type(exc), (exc.message,), state
+    return _PLAIN, type(exc), reduced[1], state
 
 
 def _builtin_base(cls: type[BaseException]) -> type[BaseException]:
@@ -218,7 +216,7 @@ def _has_plain_reduce(cls: type[BaseException]) -> bool:
     )
 
 
-def _make_all(records: list[_Record]) -> dict[int, BaseException]:
+def _make_all(records: list[_Item]) -> dict[int, BaseException]:
     """By number; a group takes its members when it is made, so they come first."""
     made: dict[int, BaseException] = {}
     waiting = list(range(len(records)))
@@ -232,7 +230,7 @@ def _make_all(records: list[_Record]) -> dict[int, BaseException]:
     return made
 
 
-def _make(record: _Record, made: Mapping[int, BaseException]) -> BaseException:
+def _make(record: _Item, made: Mapping[int, BaseException]) -> BaseException:
     try:
         return _unpickle(record.pickled, [made[member] for member in record.members or ()])
     except KeyboardInterrupt:
@@ -247,13 +245,13 @@ def _unpickle(pickled: bytes | None, members: list[BaseException]) -> BaseExcept
         raise TypeError("it was not pickled")
     form, *parts = unpack(pickled, what="an exception")
     exc: BaseException
-    if form == _Form.OWN:
+    if form == _OWN:
         (exc,) = parts
         if not isinstance(exc, BaseException):
             raise TypeError("its __reduce__ makes something else of it")
         return exc
     cls, args, state = parts
-    exc = cls.__new__(cls, *args, members) if form == _Form.GROUP else _without_init(cls, args)
+    exc = cls.__new__(cls, *args, members) if form == _GROUP else _without_init(cls, args)
     _set_all(exc, state)
     return exc
 

@@ -13,9 +13,10 @@ import mmap
 import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from ..errors import MessageTooLarge, ProtocolError
+from .record import Record
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
@@ -59,7 +60,7 @@ LIMITED = {Kind.MESSAGE, Kind.RESULT}
 """Whose size is the user's to limit; a traceback may be longer."""
 
 
-class Frame(NamedTuple):
+class Frame(Record):
     """One frame, complete."""
 
     kind: Kind

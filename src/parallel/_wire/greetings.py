@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from ..errors import ProtocolError
 from .frames import Buffer
+from .record import Record
 
 
-class Peer(NamedTuple):
+class Peer(Record):
     """A process as others see it; `process` is its number at its fork server."""
 
     host: str
@@ -22,7 +23,7 @@ Reason: TypeAlias = Literal["failed", "cancelled", "slow", "abandoned"]
 _REASONS = ("failed", "cancelled", "slow", "abandoned")
 
 
-class Reset(NamedTuple):
+class Reset(Record):
     """Why a side stopped without a proper end."""
 
     reason: Reason

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import NamedTuple, get_type_hints
+from typing import get_type_hints
 
 from ..errors import ProtocolError
+from .record import Record
 from .requests import News
 
 ROOT_HOST = "root"
@@ -15,7 +16,7 @@ REMOVED = "it was removed"
 """Why a host is down that nobody shall know any more."""
 
 
-class HostState(NamedTuple):
+class HostState(Record):
     """A host as the others know it; `down` says why it is not there, "" that it is.
 
     `order` is its place among the hosts.
@@ -36,14 +37,14 @@ MAX_DOWN = 200
 MAX_HOSTS = 250
 """Hosts in one message, which has a limit of its own."""
 
-_TYPES = list(get_type_hints(HostState).values())
+_TYPES = [get_type_hints(HostState)[field] for field in HostState._fields]
 
 
 def encode_news(hosts: Iterable[HostState]) -> Iterator[News]:
     """For the other hosts, in as few messages as may be."""
     states = (state._replace(down=state.down[:MAX_DOWN]) for state in hosts)
     while some := list(islice(states, MAX_HOSTS)):
-        yield News(json.dumps(some))
+        yield News(json.dumps([tuple(state) for state in some]))
 
 
 def decode_news(news: News) -> list[HostState]:

@@ -16,9 +16,10 @@ import json
 import os
 import struct
 from collections import deque
-from typing import NamedTuple, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 from ..errors import ProtocolError
+from .record import Record
 
 HEADER = struct.Struct("<IH")
 MAX_REQUEST = 1 << 16
@@ -27,7 +28,7 @@ MAX_TEXT = 5_000
 """Characters of a text that would not fit otherwise; one takes up to 12 bytes."""
 
 
-class Start(NamedTuple):
+class Start(Record):
     """Client: start a process. Descriptors: its control connection and, for a hub, a channel.
 
     `owner_host` and `owner` say who asks, where that is a process of another host.
@@ -40,51 +41,51 @@ class Start(NamedTuple):
     owner: int = 0
 
 
-class Cancel(NamedTuple):
+class Cancel(Record):
     """Client: cancel the process of that request; kill it in `grace` seconds (None: as usual)."""
 
     request: int
     grace: float | None = None
 
 
-class Watch(NamedTuple):
+class Watch(Record):
     """Client: say so when that process is gone."""
 
     host: str
     process: int
 
 
-class Serve(NamedTuple):
+class Serve(Record):
     """A worker: I am this host's agent; what concerns other hosts comes to me."""
 
 
-class Survey(NamedTuple):
+class Survey(Record):
     """Client: write who runs (everywhere; to another host's agent: there) to the descriptor."""
 
 
-class Stop(NamedTuple):
+class Stop(Record):
     """Root: end. To another host's agent: end the host."""
 
 
-class Ready(NamedTuple):
+class Ready(Record):
     """Fork server, to the root at the start. Descriptor: the table of processes."""
 
     pid: int
 
 
-class NotReady(NamedTuple):
+class NotReady(Record):
     """Fork server, to the root at the start: why there is none."""
 
     reason: str
 
 
-class Cut(NamedTuple):
+class Cut(Record):
     """Fork server: what you sent makes no sense, so this is the last that you hear."""
 
     reason: str
 
 
-class Begin(NamedTuple):
+class Begin(Record):
     """Fork server, to a spare: be this process. Descriptors: as in `Start`."""
 
     process: int
@@ -93,7 +94,7 @@ class Begin(NamedTuple):
     name: str
 
 
-class Started(NamedTuple):
+class Started(Record):
     """Fork server: the process of that request."""
 
     request: int
@@ -101,14 +102,14 @@ class Started(NamedTuple):
     pid: int
 
 
-class Refused(NamedTuple):
+class Refused(Record):
     """Fork server: there will be no process for that request, and why."""
 
     request: int
     reason: str
 
 
-class Exited(NamedTuple):
+class Exited(Record):
     """Fork server: the process of that request, and everything below it, is gone."""
 
     request: int
@@ -118,7 +119,7 @@ class Exited(NamedTuple):
     stderr: str = ""
 
 
-class Lost(NamedTuple):
+class Lost(Record):
     """Fork server: the host of the process of that request is gone, and the process with it."""
 
     request: int
@@ -126,7 +127,7 @@ class Lost(NamedTuple):
     reason: str
 
 
-class Gone(NamedTuple):
+class Gone(Record):
     """Fork server: a watched process is gone."""
 
     host: str
@@ -138,7 +139,7 @@ class Gone(NamedTuple):
     maybe_oom: bool
 
 
-class HostUp(NamedTuple):
+class HostUp(Record):
     """Agent, to the root's: this host is there."""
 
     host: str
@@ -147,26 +148,26 @@ class HostUp(NamedTuple):
     pid: int
 
 
-class HostDown(NamedTuple):
+class HostDown(Record):
     """Agent: that host is there no more, and why. Fork server, to who watches a process of it."""
 
     host: str
     reason: str
 
 
-class Running(NamedTuple):
+class Running(Record):
     """Fork server, to its agent, and that to the root's: so many processes run on this host."""
 
     processes: int
 
 
-class News(NamedTuple):
+class News(Record):
     """Root's agent, to the others: the state of these hosts, a list of `HostState` in JSON."""
 
     hosts: str
 
 
-class Output(NamedTuple):
+class Output(Record):
     """Fork server, to its agent: a process begins. Descriptors: what it prints, and its errors."""
 
     process: int
@@ -174,13 +175,13 @@ class Output(NamedTuple):
     name: str
 
 
-class Failed(NamedTuple):
+class Failed(Record):
     """Fork server, to its agent: that process is dead; what were its last words?"""
 
     process: int
 
 
-class Words(NamedTuple):
+class Words(Record):
     """Agent: the last lines of that process's errors."""
 
     process: int
