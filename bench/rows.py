@@ -260,6 +260,7 @@ ROWS = (
         MILLISECONDS,
         (
             Contender(OURS, "ours:cascade"),
+            Contender("parallel, preloaded", "ours:cascade_preloaded"),
             Contender("nested multiprocessing fork", "with_multiprocessing:cascade"),
         ),
         (AtMost(2, "nested multiprocessing fork"),),
@@ -281,6 +282,7 @@ ROWS = (
         MEBIBYTES,
         (
             Contender(OURS, "ours:memory"),
+            Contender("parallel, preloaded", "ours:memory_preloaded"),
             Contender("bare fork", "bare_fork:memory"),
             Contender("multiprocessing forkserver", "with_multiprocessing:memory"),
             Contender("execnet", "with_execnet:memory"),

@@ -35,6 +35,11 @@ def cascade(turns: Turns) -> None:
     trio.run(timing, turns, run_nested)
 
 
+def cascade_preloaded(turns: Turns) -> None:
+    """Run a cascade of a function whose module the fork server has already imported."""
+    trio.run(timing, turns, run_nested, (workers.__name__,))
+
+
 def cancellation(turns: Turns) -> None:
     """Cancel a cascade that waits at its deepest level; until none of its processes exists."""
     trio.run(cancel_cascades, turns)
@@ -58,6 +63,11 @@ def array(turns: Turns) -> None:
 def memory(turns: Turns) -> None:
     """Spawn workers that wait for a message; weigh them."""
     trio.run(weigh, turns)
+
+
+def memory_preloaded(turns: Turns) -> None:
+    """Weigh workers whose function's module the fork server has already imported."""
+    trio.run(weigh, turns, (noop.__name__,))
 
 
 async def timing(
@@ -119,9 +129,9 @@ async def call_with_array(turns: Turns) -> None:
             turns.report(costs)
 
 
-async def weigh(turns: Turns) -> None:
+async def weigh(turns: Turns, preload: tuple[str, ...] = ()) -> None:
     """Weigh idle workers."""
-    async with parallel.init():
+    async with parallel.init(preload=preload):
         async for operations in arriving(turns):
             async with AsyncExitStack() as stack:
                 spawned = [

@@ -93,6 +93,16 @@ def encode_abroad(abroad: Abroad) -> bytes:
     return pickle.dumps((None, abroad.cwd, abroad.env, abroad.project), protocol=5)
 
 
+_environ: dict[str, str] | None = None
+"""In a new worker: what its `os.environ` holds, which as a rule is what its caller's does."""
+
+
+def remember_environ() -> None:
+    """In the fork server: to look at each variable costs a worker 0.1 ms and 25 pages of memory."""
+    global _environ
+    _environ = dict(os.environ)
+
+
 def settle_in(data: bytes) -> Project | None:
     """In a new worker: make the caller's surroundings its own; raises OSError for a bad `cwd`.
 
@@ -106,7 +116,8 @@ def settle_in(data: bytes) -> Project | None:
     else:
         umask, path, sent = more
         inherit(sent)
-        _replace_environ(environ)
+        if environ != _environ:
+            _replace_environ(environ)
         os.umask(umask)
         if path != sys.path:
             sys.path[:] = path
