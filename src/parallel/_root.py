@@ -49,7 +49,7 @@ async def init(
     Args:
         cluster: The hosts; default: this one alone.
         preload: Names of modules that every worker shall find imported already.
-        spares: How many processes are kept ready; 0 makes each wait for its own fork.
+        spares: How many processes are kept ready, at least; 0 makes each wait for its own fork.
         grace: Seconds from a cancellation (or an owner's death) until SIGKILL.
         heartbeat: Seconds of silence after which the link to another host counts as cut.
         max_message_size: Bytes of the largest message, argument list or result; None: no limit.

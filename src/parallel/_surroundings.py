@@ -113,16 +113,17 @@ def settle_in(data: bytes) -> Project | None:
     if environ is None:
         env, project = more
         os.environ.update(env)
+        time.tzset()
     else:
         umask, path, sent = more
         inherit(sent)
         if environ != _environ:
             _replace_environ(environ)
+            time.tzset()
         os.umask(umask)
         if path != sys.path:
             sys.path[:] = path
             sys.path_importer_cache.clear()
-    time.tzset()
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:  # preloaded: all workers would have the same seed
