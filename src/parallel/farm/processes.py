@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from .._api import spawn
 from .._channel import Channel
-from .._cluster import hosts
+from .._directory import hosts
 from ..errors import HostDied, WorkerCancelled, WorkerDied
 from .deployment import Deployment, Seat, Setup, WorkerLost
 from .messages import Answer, Order
