@@ -3,7 +3,8 @@
 The modules, from the bottom up; those marked * are pure:
 
 * `results`*, `tasks`*, `messages`*, `instructions`*, `events`*: what is decided upon, and said.
-* `roster`*, `plan`*: a worker as the plan sees it; which task goes where, after each event.
+* `roster`*, `deadlines`*, `sharing`*: a worker as the plan sees it; when it is killed; what is
+  taken off it. `plan`*: which task goes where, after each event.
 * `deployment`: where workers run. `serving`: what runs the tasks there. `processes`: the default.
 * `stream`, `feed`: the tasks of one call; where they come from.
 * `desk`, `engine`, `staff`: one worker; all of them and the plan; who is there.

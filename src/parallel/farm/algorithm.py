@@ -141,6 +141,8 @@ class Algorithm(Generic[T]):
         """Somebody has one of its results."""
         self._untaken -= 1
         self.make_room()
+        if not self.pending:
+            self._mailbox.wake()
 
     def make_room(self) -> None:
         """One task less is pending."""

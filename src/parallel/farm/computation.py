@@ -82,7 +82,7 @@ class Computation(Generic[A, B, C]):
             with trio.move_on_after(math.inf if timeout is None else timeout):
                 done = await self.stream.take()
             if done is not None:
-                await self._go_on(done)
+                await self._go_on(self.stream, done)
         except trio.Cancelled:
             raise
         except BaseException:
@@ -92,12 +92,14 @@ class Computation(Generic[A, B, C]):
             self._is_stepping = False
         return self.status
 
-    async def _go_on(self, done: Done[B]) -> None:
+    async def _go_on(self, stream: Stream, done: Done[B]) -> None:
         task = (done.args[0], done.tag)
         if done.error is not None:
-            done.raise_error(self.stream.name(done.args))
-        for a, c in await settle(self._master(task, done.unwrap())) or ():
-            self.stream.add([(a,)], [c])
+            done.raise_error(stream.name(done.args))
+        made: NewTasks[A, C] = await settle(self._master(task, done.unwrap()))
+        new = list(made or ())
+        if new and stream is self.stream and not self._is_dead:  # as `master` may have changed
+            stream.add([(a,) for a, _ in new], [c for _, c in new])
 
     async def run(self) -> None:
         """Step until there is no task left."""

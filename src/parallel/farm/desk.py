@@ -10,10 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import trio
 
 from ..errors import MessageTooLarge, NotSendable, RemoteError
-from ..failure import Failure
 from .deployment import Seat, WorkerLost
 from .messages import Ask, Define, Order, Report, Run, Unreadable
-from .tasks import Result, Task
+from .tasks import Task
 
 
 class Office(Protocol):
@@ -27,12 +26,16 @@ class Office(Protocol):
         """What the tasks of this job call cannot be had in a worker."""
         ...
 
-    def report(self, desk: Desk, results: list[Result], begun: int | None) -> None:
+    def report(self, desk: Desk, report: Report) -> None:
         """The worker has said this."""
         ...
 
+    def unsent(self, desk: Desk, tasks: list[int]) -> None:
+        """The worker has not been sent these, for nobody wants them any more."""
+        ...
+
     def miss(self, desk: Desk, tasks: list[int], error: BaseException) -> None:
-        """What the worker said of these could not be read."""
+        """The worker could not read these, or what it said of them could not be read."""
         ...
 
     def holds(self, name: str) -> list[int]:
@@ -106,6 +109,7 @@ class Desk:
 
     # -- sending ---------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self, work: trio.CancelScope) -> None:
         try:
             while self._outbox or not self._released:
@@ -121,8 +125,11 @@ class Desk:
     async def _send_next(self) -> None:
         order = self._outbox.popleft()
         if isinstance(order, list):
-            for job, tasks in itertools.groupby(order, lambda task: task.job.id):
-                await self._send_tasks(job, list(tasks))
+            job = order[0].job
+            tasks = list(itertools.takewhile(lambda task: task.job is job, order))
+            if rest := order[len(tasks) :]:
+                self._outbox.appendleft(rest)
+            await self._send_tasks(job.id, tasks)
         else:
             await self._send(order)
 
@@ -133,13 +140,15 @@ class Desk:
     async def _send_tasks(self, job: int, tasks: list[Task]) -> None:
         fn = self._office.function(job)
         if fn is None:
-            return  # nobody wants them, and the plan knows
+            self._office.unsent(self, [task.id for task in tasks])
+            return
         if job not in self.defined:
             self.defined.add(job)
             try:
                 number = await self._send(Define(job, fn))
             except (NotSendable, MessageTooLarge) as exc:
                 self._office.spoil(job, exc)
+                self._office.unsent(self, [task.id for task in tasks])
                 return
             self._sent.append(_Sent(number, job, tasks, is_function=True))
         timed = any(task.policy.timeout is not None for task in tasks)
@@ -152,10 +161,9 @@ class Desk:
             self._sent.append(_Sent(number, job, tasks, is_function=False))
 
     def _send_singly(self, tasks: list[Task], error: BaseException) -> None:
-        """One of them cannot be sent or read, or all together cannot."""
+        """One of them cannot be sent, or all together cannot."""
         if len(tasks) == 1:
-            result = Result(tasks[0].id, Failure(error), 0.0, failed=True)
-            self._office.report(self, [result], None)
+            self._office.miss(self, [tasks[0].id], error)
         else:
             self._outbox.extendleft([task] for task in reversed(tasks))
             self._news.set()
@@ -185,8 +193,8 @@ class Desk:
             missed = [task for task in before if task in possible]
             if missed:
                 self._office.miss(self, missed, error)
-        self._office.report(self, report.results, report.begun)
-        while self._sent and not self._sent[0].tasks[-1].alive:
+        self._office.report(self, report)
+        while self._sent and self._sent[0].number < report.read:
             self._sent.popleft()
 
     def _mend(self, answer: Unreadable) -> None:
@@ -198,4 +206,5 @@ class Desk:
                 if sent.is_function:
                     self._office.spoil(sent.job, error)
                 else:
-                    self._send_singly(sent.tasks, error)
+                    self._office.miss(self, [task.id for task in sent.tasks], error)
+                return

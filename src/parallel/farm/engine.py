@@ -24,13 +24,22 @@ from .instructions import (
     TimedOut,
     Unrunnable,
 )
-from .messages import Drop, Forget
+from .messages import Drop, Forget, Report
 from .plan import Plan
 from .results import Done, TaskLost, TaskTimeout, TaskUnrunnable
 from .stream import Stream
 from .tasks import Job, Kind, Policy, Result, Task
 
 Observer = Callable[[Event], None]
+
+PULSE = 0.1
+"""Seconds after which the engine looks whether it was stopped, while there is a deadline."""
+
+STOPPED = 0.1
+"""Seconds that it is late for that, from which on it was."""
+
+MERCY = 1.0
+"""Seconds that it takes at most to read what has arrived in the meantime."""
 
 
 class Engine:
@@ -51,9 +60,11 @@ class Engine:
         self._tasks = itertools.count()
         self._alarm = trio.Event()
         self._asleep_until = math.inf
+        self._token = trio.lowlevel.current_trio_token()
 
     # -- streams ---------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     def open_stream(self, fn: Callable[..., Any], policy: Policy) -> Stream:
         """For tasks that call `fn`."""
         stream = Stream(self, Job(next(self._jobs)), fn, policy)
@@ -62,6 +73,7 @@ class Engine:
         self.streams[stream.job.id] = stream
         return stream
 
+    @trio.lowlevel.enable_ki_protection
     def close_stream(self, stream: Stream) -> None:
         """Its tasks are of no use any more."""
         if self.streams.pop(stream.job.id, None) is None:
@@ -72,6 +84,10 @@ class Engine:
                 desk.defined.discard(stream.job.id)
                 desk.post(Forget(stream.job.id))
 
+    def discard(self, close: Callable[[], None]) -> None:
+        """Close something soon; may be called from anywhere, while garbage is collected too."""
+        self._token.run_sync_soon(close)
+
     def wanted(self, job: Job) -> int:
         """How many tasks of this job at once keep every worker busy."""
         return self.plan.wanted(job)
@@ -80,6 +96,7 @@ class Engine:
         """The number of a new task."""
         return next(self._tasks)
 
+    @trio.lowlevel.enable_ki_protection
     def submit(self, stream: Stream, tasks: Sequence[Task]) -> None:
         """The stream has these tasks."""
         self._carry_out(self.plan.submit(tasks, trio.current_time()))
@@ -89,6 +106,7 @@ class Engine:
     def join(self, desk: Desk, kind: Kind) -> None:
         """A worker is ready."""
         self.desks[desk.name] = desk
+        self.failed = self.broken
         self.tell(WorkerJoined(desk.name, desk.place))
         self._carry_out(self.plan.join(desk.name, kind, trio.current_time()))
 
@@ -100,20 +118,26 @@ class Engine:
             del self.deaths[desk.name]
         self.tell(WorkerLeft(desk.name, desk.place, reason))
 
+    @trio.lowlevel.enable_ki_protection
     def retire(self, name: str) -> None:
         """The worker shall go when it has done what it is at."""
         self._carry_out(self.plan.retire(name, trio.current_time()))
 
-    def report(self, desk: Desk, results: list[Result], begun: int | None) -> None:
+    def report(self, desk: Desk, report: Report) -> None:
         """A worker has said this."""
         if desk.name in self.desks:
+            results, begun, busy, _ = report
             now = trio.current_time()
-            self._carry_out(self.plan.report(desk.name, results, begun, now))
+            self._carry_out(self.plan.report(desk.name, results, begun, now, busy=busy))
+
+    def unsent(self, desk: Desk, tasks: list[int]) -> None:
+        """A worker has not been sent these, for nobody wants them any more."""
+        self._carry_out(self.plan.unsent(desk.name, tasks, trio.current_time()))
 
     def miss(self, desk: Desk, tasks: list[int], error: BaseException) -> None:
-        """What a worker said of these could not be read. What of one alone was it, has failed."""
+        """These, or what a worker said of them, cannot be sent or read; one alone has failed."""
         if len(tasks) == 1:
-            self.report(desk, [Result(tasks[0], Failure(error), 0.0, failed=True)], None)
+            self.report(desk, Report([Result(tasks[0], Failure(error), 0.0, failed=True)]))
         else:
             self._carry_out(self.plan.miss(desk.name, tasks, trio.current_time()))
 
@@ -132,16 +156,27 @@ class Engine:
         """The tasks that the worker has, in the order in which it will report them."""
         return self.plan.holds(name)
 
+    @trio.lowlevel.enable_ki_protection
     async def keep_time(self) -> None:
-        """Tell the plan how late it is, whenever it wants to know."""
+        """Tell the plan how late it is, whenever it wants to know.
+
+        After this program was busy with something else, or stopped, what has arrived in the
+        meantime is read first: nobody is judged by time that was lost here.
+        """
+        judging_from = -math.inf
         while True:
             self._alarm = trio.Event()
-            self._asleep_until = self.plan.deadline
-            with trio.move_on_at(self._asleep_until):
+            if (until := self.plan.deadline) < math.inf:
+                until = min(max(until, judging_from), trio.current_time() + PULSE)
+            self._asleep_until = until
+            with trio.move_on_at(until):
                 await self._alarm.wait()
-            if trio.current_time() >= self.plan.deadline:
-                # What has arrived by now counts, however long this program was busy otherwise.
-                await trio.sleep(0.002)
+            now = trio.current_time()
+            stopped = now - self._asleep_until
+            if stopped > STOPPED and now - judging_from > MERCY:
+                judging_from = now + min(stopped, MERCY)
+            if now >= max(self.plan.deadline, judging_from):
+                await trio.sleep(0.002)  # so that what has arrived is read
                 self._carry_out(self.plan.tick(trio.current_time()))
 
     def tell(self, event: Event) -> None:

@@ -211,13 +211,13 @@ async def open_farm(
         nursery.start_soon(engine.keep_time)
         staff.fill()
         nursery.start_soon(staff.run)
-        with body:
-            try:
+        try:
+            with body:
                 yield Farm(engine, staff, nursery)
                 engine.close()
                 await staff.close()
-            except BaseException as exc:  # noqa: ASYNC103  # raised below, and in no group
-                error = exc
+        except BaseException as exc:  # noqa: ASYNC103  # raised below, and in no group
+            error = exc
         nursery.cancel_scope.cancel()
     if engine.broken is not None and (error is None or isinstance(error, trio.Cancelled)):
         raise engine.broken

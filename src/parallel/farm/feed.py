@@ -72,13 +72,15 @@ class Feed:
             try:
                 async with _closing(items):
                     await self._read_all(items)
-            except Exception as exc:
+            except (Exception, KeyboardInterrupt) as exc:
                 self._stream.fail(exc)
         self.is_over = True
         self._stream.wake()
 
     async def _read_all(self, items: AsyncIterator[Any]) -> None:
         async for item in items:
+            if self.is_over:
+                return  # who never waits for anything does not notice that it is cancelled
             args, tag = self._to_task(item)
             self._stream.add([args], [tag])
             self._stream.wake()

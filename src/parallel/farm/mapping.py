@@ -33,6 +33,7 @@ class Results(AsyncIterator[T], Generic[T]):
         self._early: dict[int, Done[T]] = {}
         """What has ended before others that come before it, by their place."""
         self._next = 0
+        self._is_closed = False
 
     async def __anext__(self) -> T:
         done = await self.next_done()
@@ -60,7 +61,11 @@ class Results(AsyncIterator[T], Generic[T]):
         await stream.step()
         while True:
             stream.check()
-            feed.pull()
+            try:
+                feed.pull()
+            except BaseException:
+                self.close()  # it has read something that is no task
+                raise
             if stream.done:
                 break
             if feed.is_over and not stream.job.tasks:
@@ -75,6 +80,8 @@ class Results(AsyncIterator[T], Generic[T]):
 
     def close(self) -> None:
         """End the tasks whose results nobody wants any more."""
+        self._is_closed = True
+        self._early.clear()
         self._feed.stop()
         self._stream.close()
 
@@ -95,7 +102,9 @@ class Results(AsyncIterator[T], Generic[T]):
         self.close()
 
     def __del__(self) -> None:
+        if self._is_closed:
+            return
         try:
-            self.close()
-        except RuntimeError:
-            pass  # no trio here any more, and so no farm
+            self._stream.discard(self._feed.stop)
+        except trio.RunFinishedError:
+            pass  # and so there is no farm any more

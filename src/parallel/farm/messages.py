@@ -29,11 +29,11 @@ class Run(NamedTuple):
     tasks: list[int]
     arguments: list[tuple[Any, ...]]
     timed: bool
-    """Report when each one is begun."""
+    """Report when each one is begun, before it is."""
 
 
 class Drop(NamedTuple):
-    """Do not run those of these tasks that you have not begun."""
+    """Do not run those of these tasks that you have not begun, nor said to have begun."""
 
     tasks: list[int]
 
@@ -50,6 +50,11 @@ class Report(NamedTuple):
 
     results: list[Result]
     begun: int | None = None
+    """It will be run, whatever the farm says from now on."""
+    busy: bool = False
+    """No other is begun before the next report."""
+    read: int = 0
+    """So many of the farm's messages have been read."""
 
 
 class Unreadable(NamedTuple):

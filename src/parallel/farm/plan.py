@@ -12,19 +12,20 @@ instructions come out. The rules:
 * What is lost with a worker is queued again, in front. A task that was running then, or may have
   been, has used up one of its attempts, and goes alone from then on, so that the next loss convicts
   the right one.
+* What a worker was told not to run, but says that it has begun, is its own again.
 
-No event costs more for there being more workers.
+No event costs more for there being more workers. A task that waits takes 150 bytes of memory, and
+what its arguments take.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
+from .deadlines import Deadlines
 from .instructions import (
     Finished,
     GivenUp,
@@ -38,21 +39,14 @@ from .instructions import (
     Unrunnable,
 )
 from .roster import Worker
+from .sharing import gain, movable
 from .tasks import Job, Kind, Result, Task
 
 SILENCE = 0.05
-"""Seconds after its last report from which on a worker is sure to be at the first task it has.
+"""Seconds that a worker has to end a task that nobody wants any more, and that is a long one."""
 
-Before, it may have begun another: it reports every few milliseconds, not after each task."""
-
-WORTH_TAKING = 0.005
-"""Seconds of work behind a task, or of lateness, from which on it pays to take it elsewhere."""
-
-SLOW = 3.0
-"""So many times as long as the others took makes a straggler of a task."""
-
-SLOW_FROM = 0.2
-"""Seconds before which none is one."""
+PATIENCE = 1.0
+"""Seconds that it has where it has not said that it is a long one: it may be slow to answer."""
 
 PATROL = 0.05
 """Seconds after which idle workers look again for what they could take."""
@@ -61,31 +55,23 @@ LOOKS = 8
 """Workers that an idle one looks at."""
 
 
-class _Deadline(NamedTuple):
-    """When a worker is killed that is still at this task then."""
-
-    when: float
-    number: int
-    worker: str
-    task: Task
-
-
 class Plan:
     """Decides; `Engine` carries out. `now` is any clock of seconds, the same each time."""
 
     def __init__(self, *, backups: bool = True) -> None:
         self._backups = backups
-        self._workers: dict[str, Worker] = {}
-        # All of these are used as ordered sets.
-        self._idle: dict[Worker, None] = {}
-        self._hungry: dict[Worker, None] = {}
-        self._busy: dict[Worker, None] = {}
-        self._ready: dict[Job, None] = {}
+        self._workers: OrderedDict[str, Worker] = OrderedDict()
+        self._former: set[str] = set()
+        """Names of those that were lost or have gone."""
+        # All of these are used as ordered sets; the first of a plain dict is not found at once.
+        self._idle: OrderedDict[Worker, None] = OrderedDict()
+        self._hungry: OrderedDict[Worker, None] = OrderedDict()
+        self._busy: OrderedDict[Worker, None] = OrderedDict()
+        self._ready: OrderedDict[Job, None] = OrderedDict()
         self._alone: deque[Task] = deque()
         """Tasks for any worker that go alone."""
         self._alone_first = True
-        self._deadlines: list[_Deadline] = []
-        self._numbers = itertools.count()
+        self._deadlines = Deadlines(self._workers)
         self._patrol = math.inf
         self._public = 0
         """Workers that take tasks for anybody."""
@@ -101,8 +87,7 @@ class Plan:
     @property
     def deadline(self) -> float:
         """When to call `tick`."""
-        first = self._deadlines[0].when if self._deadlines else math.inf
-        return min(first, self._patrol)
+        return min(self._deadlines.first, self._patrol)
 
     def wanted(self, job: Job) -> int:
         """How many tasks of this job at once keep every worker busy."""
@@ -121,6 +106,8 @@ class Plan:
     def submit(self, tasks: Iterable[Task], now: float) -> list[Instruction]:
         """These are to be run."""
         for task in tasks:
+            if task.job.cancelled:
+                continue
             task.job.tasks += 1
             if task.worker is None:
                 self._queue(task)
@@ -170,43 +157,58 @@ class Plan:
         """A worker is gone, and what it had with it."""
         worker = self._workers.get(name)
         if worker is not None:
-            held = [task for task, _ in worker.held.values()]
-            # Where it fell silent long ago it was at the first; else it may have been at any.
-            suspects = held[:1] if now - worker.since > SILENCE else held
-            for task in suspects:
+            for task in self._suspects(worker):
                 if task.alive:
                     task.attempts += 1
             self._dismiss(worker)
         return self._decide(now)
 
     def report(
-        self, name: str, results: Sequence[Result], begun: int | None, now: float
+        self,
+        name: str,
+        results: Sequence[Result],
+        begun: int | None,
+        now: float,
+        *,
+        busy: bool = False,
     ) -> list[Instruction]:
-        """A worker has run these tasks, and begins that one."""
+        """A worker has run these tasks, and begins that one; `busy`: and no other after it yet."""
         worker = self._workers.get(name)
         if worker is None:
             return []
         worker.heard(now, sum(result.seconds for result in results))
         for result in results:
-            task = worker.let_go(result.task)
+            task = worker.has_run(result.task)
             if task is not None and task.alive:
-                task.job.measured(result.seconds)
+                task.job.measured(result.seconds, task.args, result.value)
                 self._end(task, now)
                 self._out.append(Finished(task, result, name))
-        if begun is not None and begun in worker.held:
-            task = worker.held[begun].task
-            if task.policy.timeout is not None:
-                self._expect(worker, task, now + task.policy.timeout)
+        if begun is not None and (task := worker.has_begun(begun)) is not None:
+            worker.busy = busy
+            if not task.alive:
+                self._end_soon(worker, task, now)
+            elif task.policy.timeout is not None:
+                self._deadlines.add(worker, task, now + task.policy.timeout)
         self._place(worker, now)
         return self._decide(now)
 
-    def miss(self, name: str, numbers: Sequence[int], now: float) -> list[Instruction]:
-        """A worker has run these, but what it said of them could not be read: again, each alone."""
+    def unsent(self, name: str, numbers: Sequence[int], now: float) -> list[Instruction]:
+        """A worker has not been sent these, for nobody wants them any more."""
         worker = self._workers.get(name)
         if worker is not None:
-            tasks = [task for number in numbers if (task := worker.let_go(number)) is not None]
+            for number in numbers:
+                worker.let_go(number)
+            self._place(worker, now)
+        return self._decide(now)
+
+    def miss(self, name: str, numbers: Sequence[int], now: float) -> list[Instruction]:
+        """A worker could not read these, or not be understood about them: again, each alone."""
+        worker = self._workers.get(name)
+        if worker is not None:
+            found = [held for number in numbers if (held := worker.let_go(number)) is not None]
+            tasks = [held.task for held in found]
             for task in tasks:
-                task.attempts += 1
+                task.singly = True
             self._put_back(worker, tasks)
             self._place(worker, now)
         return self._decide(now)
@@ -214,14 +216,10 @@ class Plan:
     def tick(self, now: float) -> list[Instruction]:
         """So late is it. To be called at `deadline`, after all that has arrived was reported."""
         self._patrol = math.inf
-        while self._deadlines and self._deadlines[0].when <= now:
-            _, _, name, task = heapq.heappop(self._deadlines)
-            worker = self._workers.get(name)
-            if worker is None or worker.running is not task:
-                continue
+        for worker, task in self._deadlines.over(now):
             if task.alive:
                 self._end(task, now)
-                self._out.append(TimedOut(task, name))
+                self._out.append(TimedOut(task, worker.name))
             self._kill(worker)
         return self._decide(now)
 
@@ -230,7 +228,10 @@ class Plan:
     def _queue(self, task: Task, *, in_front: bool = False) -> None:
         """It is ready for any worker."""
         if task.is_alone:
-            self._alone.append(task)
+            if in_front:
+                self._alone.appendleft(task)
+            else:
+                self._alone.append(task)
         else:
             if in_front:
                 task.job.ready.appendleft(task)
@@ -241,7 +242,11 @@ class Plan:
     def _queue_for(self, name: str, task: Task, now: float) -> None:
         """It is ready for that worker alone."""
         worker = self._workers.get(name)
-        if worker is None or worker.retiring or worker.kind is Kind.UNORDERED:
+        is_gone = worker.retiring if worker is not None else name in self._former
+        if is_gone and task.policy.do_it_anyway:
+            task.worker = None
+            self._queue(task)
+        elif worker is None or is_gone or worker.kind is Kind.UNORDERED:
             self._fail(Unrunnable(task))
         else:
             worker.own.append(task)
@@ -251,7 +256,7 @@ class Plan:
         """What a worker had that goes or has gone: to others, in front, if that may be."""
         again: list[Task] = []
         for task in tasks:
-            if not task.alive or task.holders:
+            if not task.alive or task.holders or task.job.cancelled:
                 continue  # nobody wants it, or somebody else has it too
             task.job.outstanding.discard(task)
             policy = task.policy
@@ -285,12 +290,18 @@ class Plan:
         running = worker.running
         self._take_back(worker, [task for task in tasks if task is not running])
         if running is not None and running in tasks:
-            self._expect(worker, running, max(now, worker.since + SILENCE))
+            self._end_soon(worker, running, now)
         self._place(worker, now)
 
-    def _expect(self, worker: Worker, task: Task, when: float) -> None:
-        """Who is at this task then is killed."""
-        heapq.heappush(self._deadlines, _Deadline(when, next(self._numbers), worker.name, task))
+    def _end_soon(self, worker: Worker, task: Task, now: float) -> None:
+        """Kill it if it goes on with this."""
+        patience = SILENCE if worker.busy else PATIENCE
+        self._deadlines.add(worker, task, max(now, worker.since + patience))
+
+    def _suspects(self, worker: Worker) -> list[Task]:
+        """Which tasks it may be running, as far as can be known from what it has said."""
+        held = [each.task for each in worker.held.values()]
+        return held[:1] if worker.busy else held + [each.task for each in worker.taken.values()]
 
     # -- workers ---------------------------------------------------------------------------------
 
@@ -312,28 +323,33 @@ class Plan:
             self._busy.pop(worker, None)
             if worker.retiring:
                 del self._workers[worker.name]
+                self._former.add(worker.name)
                 self._out.append(Release(worker.name))
                 return
         if worker.kind is Kind.ORDERED or worker.retiring:
             return
         if not worker.held:
             self._idle[worker] = None
-        elif worker.is_hungry:
+        elif worker.is_hungry and not worker.own:  # what waits there waits for it to be idle
             self._hungry[worker] = None
 
     def _dismiss(self, worker: Worker) -> None:
         """It is no worker any more; what it has goes to others."""
         del self._workers[worker.name]
+        self._former.add(worker.name)
         self._public -= worker.kind is not Kind.ORDERED and not worker.retiring
         for places in (self._idle, self._hungry, self._busy):
             places.pop(worker, None)
-        tasks = [task for task, _ in worker.held.values()]
+        tasks = [held.task for held in worker.held.values()]
         for task in tasks:
             worker.let_go(task.id)
         self._put_back(worker, [*tasks, *worker.own])
 
     def _kill(self, worker: Worker) -> None:
         self._out.append(Kill(worker.name))
+        for task in self._suspects(worker):
+            if task.alive and not task.policy.retry:
+                task.attempts += 1
         self._dismiss(worker)
 
     def _send(self, worker: Worker, tasks: list[Task], now: float) -> None:
@@ -344,8 +360,7 @@ class Plan:
         """It shall not run these, unless it has begun one just now."""
         if tasks:
             for task in tasks:
-                worker.let_go(task.id)
-                worker.taken[task.id] = task
+                worker.take_back(task)
             self._out.append(Skip(worker.name, [task.id for task in tasks]))
 
     # -- decisions -------------------------------------------------------------------------------
@@ -368,7 +383,7 @@ class Plan:
         out, self._out = self._out, []
         return out
 
-    def _give_batch(self, workers: dict[Worker, None], now: float) -> None:
+    def _give_batch(self, workers: OrderedDict[Worker, None], now: float) -> None:
         worker, job = next(iter(workers)), next(iter(self._ready))
         # Towards the end less, so that all end together.
         fair = -(-len(job.ready) // (2 * self._public))
@@ -379,19 +394,23 @@ class Plan:
             self._ready[job] = None  # at the end: the jobs take turns
         self._give(workers, tasks, now)
 
-    def _give(self, workers: dict[Worker, None], tasks: list[Task], now: float) -> None:
-        worker = next(iter(workers))
-        self._send(worker, tasks, now)
-        self._place(worker, now)
+    def _give(self, workers: OrderedDict[Worker, None], tasks: list[Task], now: float) -> None:
+        # One that had been taken back too late may have ended since, or be with its worker again.
+        if tasks := [task for task in tasks if task.alive and not task.holders]:
+            worker = next(iter(workers))
+            self._send(worker, tasks, now)
+            self._place(worker, now)
 
     def _share(self, now: float) -> None:
         """Idle workers take something off busy ones."""
         for thief in list(itertools.islice(self._idle, LOOKS)):
-            best = max(self._next_busy(), key=lambda worker: self._gain(worker, now))
-            if self._gain(best, now) <= 0:
+            best = max(
+                self._next_busy(), key=lambda worker: gain(worker, now, backups=self._backups)
+            )
+            if gain(best, now, backups=self._backups) <= 0:
                 break
             running = best.running
-            if waiting := self._movable(best):
+            if waiting := movable(best):
                 tasks = waiting[len(waiting) // 2 :]
                 self._take_back(best, tasks)
                 self._place(best, now)
@@ -403,30 +422,9 @@ class Plan:
         if self._idle:
             self._patrol = now + PATROL
 
-    def _movable(self, worker: Worker) -> list[Task]:
-        """What waits there and may as well run elsewhere."""
-        return [task for task in worker.waiting if task.worker is None]
-
     def _next_busy(self) -> list[Worker]:
         """A few, others each time."""
         looked_at = list(itertools.islice(self._busy, LOOKS))
         for worker in looked_at:
-            del self._busy[worker]
-            self._busy[worker] = None
+            self._busy.move_to_end(worker)
         return looked_at
-
-    def _gain(self, worker: Worker, now: float) -> float:
-        """Seconds that it helps to take something off this one."""
-        running = worker.running
-        if running is None or worker.alone:
-            return 0.0
-        estimate = worker.held[running.id].estimate
-        late = max(0.0, now - worker.since - estimate)
-        if self._movable(worker):
-            gain = worker.load - estimate + late
-            return gain if gain > WORTH_TAKING else 0.0
-        mean = running.job.mean
-        is_copied = len(running.holders) > 1 or not running.alive
-        if not self._backups or is_copied or running.worker is not None or mean is None:
-            return 0.0
-        return late if now - worker.since > max(SLOW * mean, SLOW_FROM) else 0.0

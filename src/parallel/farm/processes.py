@@ -25,15 +25,22 @@ class Processes(Deployment):
 
     def __init__(self, workers: int | Mapping[str, int] | None = None) -> None:
         self._workers = workers
+        self._seen: set[str] = set()
 
     def places(self) -> Sequence[str]:
         """The host of each worker."""
         slots = {host.name: host.slots for host in hosts() if not host.down}
+        self._seen.update(slots)
         if self._workers is None:
             return spread(slots, sum(slots.values()))
         if isinstance(self._workers, int):
             return spread(slots, self._workers)
-        return [host for host, count in self._workers.items() for _ in range(count)]
+        return [
+            host
+            for host, count in self._workers.items()
+            if host in slots or host not in self._seen  # to start one there says what is wrong
+            for _ in range(count)
+        ]
 
     @asynccontextmanager
     async def start(self, place: str, name: str, setup: Setup | None) -> AsyncGenerator[Seat, None]:

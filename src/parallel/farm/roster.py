@@ -14,6 +14,9 @@ BATCH = 0.02
 MOST = 512
 """Tasks that it is given at once."""
 
+MOST_BYTES = 1 << 20
+"""What it is given at once takes so much memory, if it is more than one task."""
+
 _CHEAPEST = 5e-6
 """Seconds that the shortest task costs, with what is around it."""
 
@@ -23,13 +26,16 @@ class Held(NamedTuple):
 
     task: Task
     estimate: float
+    place: int
+    """Among all that the worker was ever sent; it reports in that order."""
 
 
 class Worker:
     """One worker. The plan alone changes it."""
 
     __slots__ = (
-        "alone", "held", "kind", "lag", "load", "name", "own", "retiring", "sent", "since", "taken",
+        "alone", "busy", "held", "kind", "lag", "load", "name", "own", "places", "retiring", "sent",
+        "since", "taken",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
@@ -39,8 +45,11 @@ class Worker:
         """Tasks for it alone that it has not been sent."""
         self.held: dict[int, Held] = {}
         """What it has been sent and not reported, in that order: the first is what it runs."""
-        self.taken: dict[int, Task] = {}
+        self.taken: dict[int, Held] = {}
         """What was taken back from it, but may have begun there."""
+        self.places = itertools.count()
+        self.busy = False
+        """It has said that it is at the first that it has, and has begun no other."""
         self.load = 0.0
         """Seconds that all it holds will take."""
         self.since = now
@@ -59,13 +68,13 @@ class Worker:
             self.since = self.sent = now
         for task in tasks:
             estimate = estimated(task.job)
-            self.held[task.id] = Held(task, estimate)
+            self.held[task.id] = Held(task, estimate, next(self.places))
             self.load += estimate
             task.holders += (self.name,)
             task.job.outstanding.add(task)
         self.alone = tasks[0].is_alone
 
-    def let_go(self, number: int) -> Task | None:
+    def let_go(self, number: int) -> Held | None:
         """It has this task no more: it has run it, or has been told not to."""
         held = self.held.pop(number, None)
         if held is None:
@@ -76,8 +85,32 @@ class Worker:
         if not self.held:
             self.load = 0.0
             self.alone = False
-            self.taken.clear()
-        return task
+        return held
+
+    def take_back(self, task: Task) -> None:
+        """It has been told not to run this one."""
+        if held := self.let_go(task.id):
+            self.taken[task.id] = held
+
+    def has_run(self, number: int) -> Task | None:
+        """It says so; the task, if it was to run it."""
+        held = self.let_go(number)
+        if held is None:
+            return None
+        if self.taken:  # what it was sent before this one has not begun, and will not
+            later = {key: each for key, each in self.taken.items() if each.place > held.place}
+            self.taken = later
+        return held.task
+
+    def has_begun(self, number: int) -> Task | None:
+        """It says so; the task, if it was to run it. It may have been taken back too late."""
+        held = self.taken.pop(number, None)
+        if held is not None and number not in self.held:
+            self.held = {number: held, **self.held}
+            self.load += held.estimate
+            held.task.holders += (self.name,)
+        found = self.held.get(number)
+        return found.task if found is not None else None
 
     def heard(self, now: float, seconds: float) -> None:
         """It reports tasks that took so long together."""
@@ -86,6 +119,7 @@ class Worker:
             self.lag = min(self.lag, lag) if self.lag else lag
             self.sent = None
         self.since = now
+        self.busy = False
 
     @property
     def running(self) -> Task | None:
@@ -113,7 +147,8 @@ class Worker:
         """How many of a job's tasks make a batch."""
         if job.mean is None:
             return 1
-        return max(1, min(int(self.batch / estimated(job)), MOST))
+        most = min(MOST, MOST_BYTES / (job.size + 1))
+        return max(1, int(min(self.batch / estimated(job), most)))
 
 
 def estimated(job: Job) -> float:

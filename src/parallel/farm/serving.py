@@ -7,6 +7,7 @@ nothing in between. The results of short tasks travel together, those of long on
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -85,7 +86,13 @@ class _Server:
         """Not sent yet."""
         self.current: int | None = None
         """The task that is running."""
+        self.announced: int | None = None
+        """The task that was last said to be begun: it is run, though it were dropped."""
+        self.read = 0
+        """Messages that have been read."""
         self.news = trio.Event()
+        self.waits = trio.Event()
+        """Set when an async task begins to wait."""
         self.over = False
 
     async def serve(self) -> None:
@@ -94,25 +101,26 @@ class _Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
+                nursery.start_soon(self._tell_late)
                 await self._work()
+                nursery.cancel_scope.cancel()
         except* trio.BrokenResourceError:
             pass  # the farm has gone, or wants nothing more of this worker
 
     async def _read(self) -> None:
         events = self.hub.listen()
-        number = 0
         while True:
             try:
                 event = await anext(events)
             except RemoteError as exc:
-                await self.hub.send(self.client, Unreadable(number, Failure(exc)))
-                number += 1
+                await self.hub.send(self.client, Unreadable(self.read, Failure(exc)))
+                self.read += 1
             except StopAsyncIteration:
                 break
             else:
                 if isinstance(event, Message):
-                    number += 1
                     await self._take(event.value)
+                    self.read += 1
         self.over = True
         self.news.set()
 
@@ -130,7 +138,8 @@ class _Server:
                 self.functions.pop(job, None)
             case Drop(tasks):
                 # Of those that have run already there may be others to come, taken back again.
-                self.dropped.update({task.number for task in self.queue}.intersection(tasks))
+                waiting = {task.number for task in self.queue} - {self.announced}
+                self.dropped.update(waiting.intersection(tasks))
             case Ask():
                 await self._report()
 
@@ -144,25 +153,50 @@ class _Server:
                 else:
                     self.news = trio.Event()
                     await self.news.wait()
+            if self.queue[0].number in self.dropped:
+                self.dropped.discard(self.queue.popleft().number)
+                continue
             if self.results or self.queue[0].timed:
-                await self._report(self.queue[0].number)
+                await self._announce()
                 await trio.lowlevel.checkpoint()  # so that what has come is read
             started = time.perf_counter()
             awaitable = self._run_some()
             if awaitable is not None:
                 await self._wait_for(awaitable, started)
 
+    async def _announce(self) -> None:
+        """Say what was done, and what is done next; in two messages where that is timed.
+
+        For the first one may be such that the farm cannot read it.
+        """
+        number, _, _, timed = self.queue[0]
+        self.announced = number
+        if timed and self.results:
+            await self._report()
+        await self._report(number, busy=timed)
+
     async def _wait_for(self, awaitable: Awaitable[Any], started: float) -> None:
         number = self.current
         assert number is not None
         if self.results:
-            await self._report()
+            await self._report(number, busy=True)
+        self.waits.set()
         try:
             value, failed = await awaitable, False
         except Exception as exc:
             value, failed = Failure(exc, skip=1), True
         self.current = None
         self.results.append(Result(number, value, time.perf_counter() - started, failed))
+
+    async def _tell_late(self) -> None:
+        """Say that an async task takes longer, as `_report_late` does of others."""
+        while True:
+            await self.waits.wait()
+            self.waits = trio.Event()
+            number = self.current
+            await trio.sleep(LATE)
+            if number is not None and number == self.current:
+                await self._report(number, busy=True)
 
     def _run_some(self) -> Awaitable[Any] | None:
         """Tasks for a slice of time; what the last one wants to be awaited.
@@ -178,7 +212,7 @@ class _Server:
         try:
             while self.queue:
                 number, job, args, timed = self.queue[0]
-                if timed and self.results:
+                if timed and number != self.announced:
                     break
                 self.queue.popleft()
                 if number in self.dropped:
@@ -197,7 +231,7 @@ class _Server:
                 self.current = None
                 now = clock()
                 self.results.append(Result(number, value, now - start, failed))
-                if now > end:
+                if timed or now > end:
                     break
         finally:
             if is_mine:
@@ -205,29 +239,49 @@ class _Server:
             signal.signal(signal.SIGTERM, on_sigterm)
         return None
 
-    def _report_late(self, _signum: int, _frame: FrameType | None) -> None:
-        """In the midst of a task that takes longer than those before it, whose results wait."""
-        if self.current is not None and self.results:
-            results, self.results = self.results, []
-            try:
-                self.hub.send_nowait(self.client, Report(results, self.current))
-            except (trio.WouldBlock, trio.BrokenResourceError, NotSendable, MessageTooLarge):
-                self.results = results  # when the task is done then
+    def _report_late(self, _signum: int, frame: FrameType | None) -> None:
+        """In the midst of a task that takes longer: that it does, and what came of others before.
 
-    async def _report(self, begun: int | None = None) -> None:
+        After it comes a report in any case. An exception here would be the task's.
+        """
+        if self.current is None or _is_deep(frame):
+            return
         results, self.results = self.results, []
-        if begun is None:
-            begun = self.current
+        report = Report(results, self.current, True, self.read)
         try:
-            await self.hub.send(self.client, Report(results, begun))
+            self.hub.send_nowait(self.client, report)
+        except Exception:
+            self.results = results  # when the task is done then
+
+    async def _report(self, begun: int | None = None, *, busy: bool = False) -> None:
+        results, self.results = self.results, []
+        try:
+            await self._say(results, begun, busy)
         except (NotSendable, MessageTooLarge):
             for result in results:
-                await self._report_one(result)
-            await self.hub.send(self.client, Report([], begun))
+                await self._report_one(result, begun)
+            await self._say([], begun, busy)
 
-    async def _report_one(self, result: Result) -> None:
+    async def _report_one(self, result: Result, begun: int | None) -> None:
         try:
-            await self.hub.send(self.client, Report([result]))
+            await self._say([result], begun)
         except (NotSendable, MessageTooLarge) as exc:
             failure = Result(result.task, Failure(exc), result.seconds, failed=True)
-            await self.hub.send(self.client, Report([failure]))
+            await self._say([failure], begun)
+
+    async def _say(self, results: list[Result], begun: int | None, busy: bool = False) -> None:
+        if begun is None:
+            begun = self.current
+        await self.hub.send(self.client, Report(results, begun, busy, self.read))
+
+
+def _is_deep(frame: FrameType | None) -> bool:
+    """Whether there may be too little left of the stack to do anything."""
+    room = sys.getrecursionlimit() - _FRAMES
+    while frame is not None and room > 0:
+        frame, room = frame.f_back, room - 1
+    return frame is not None
+
+
+_FRAMES = 200
+"""What it takes to send something, at most."""

@@ -8,7 +8,8 @@ that passes `sequential` where it would pass a farm runs without any process.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import trio
@@ -19,24 +20,30 @@ from .derived import fold_ac, fold_adjacent, fold_here, fold_remotely, settle
 async def compute(worker: Callable[..., Any], master: Callable[..., Any], tasks: Any) -> None:
     """Each task is run, and `master` may add others, until there is none left."""
     added: deque[tuple[Any, Any]] = deque()
-    async for task in _each(tasks):
-        added.append(task)
-        while added:
-            await trio.lowlevel.checkpoint()
-            a, c = added.popleft()
-            added.extend(await settle(master((a, c), await settle(worker(a)))) or ())
+    async with aclosing(_each(tasks)) as first:
+        async for task in first:
+            added.append(task)
+            while added:
+                await trio.lowlevel.checkpoint()
+                a, c = added.popleft()
+                added.extend(await settle(master((a, c), await settle(worker(a)))) or ())
 
 
 async def map(f: Callable[..., Any], xs: Any) -> list[Any]:  # noqa: A001  # as the farm's
     """`[f(x) for x in xs]`."""
-    return [y async for y in imap(f, xs)]
+    async with aclosing(imap(f, xs)) as ys:
+        return [y async for y in ys]
 
 
-async def imap(f: Callable[..., Any], xs: Any) -> AsyncIterator[Any]:
+async def imap(f: Callable[..., Any], xs: Any) -> AsyncGenerator[Any, None]:
     """`(f(x) for x in xs)`."""
-    async for x in _each(xs):
-        await trio.lowlevel.checkpoint()
-        yield await settle(f(x))
+    if isinstance(xs, AsyncIterable):
+        async for x in xs:
+            yield await settle(f(x))
+    else:
+        for x in xs:
+            await trio.lowlevel.checkpoint()
+            yield await settle(f(x))
 
 
 imap_unordered = imap
@@ -44,9 +51,10 @@ imap_unordered = imap
 
 async def find_map(f: Callable[..., Any], xs: Any) -> Any:
     """The first `f(x)` that is not None."""
-    async for y in imap(f, xs):
-        if y is not None:
-            return y
+    async with aclosing(imap(f, xs)) as ys:
+        async for y in ys:
+            if y is not None:
+                return y
     return None
 
 
@@ -74,7 +82,7 @@ async def map_fold_a(f: Callable[..., Any], fold: Callable[..., Any], init: Any,
     return await fold_adjacent(compute, f, fold, init, xs)
 
 
-async def _each(xs: Any) -> AsyncIterator[Any]:
+async def _each(xs: Any) -> AsyncGenerator[Any, None]:
     if isinstance(xs, AsyncIterable):
         async for x in xs:
             yield x

@@ -28,11 +28,13 @@ class _Post:
         self.place = place
         self.kind = kind
         self.is_kept = True
-        self.is_hired = False
-        """Somebody waits for its first worker, and hears of what is wrong with it."""
+        """When its worker ends there shall be another."""
+        self.is_regular = False
+        """The deployment has asked for it; else somebody hired it, and hears of what is wrong."""
         self.lost: BaseException | None = None
         """How its last worker ended."""
-        """When its worker ends there shall be another."""
+        self.starting = trio.CancelScope()
+        """Around a worker that is not ready yet."""
         self.worker: str | None = None
         self.came = trio.Event()
         self.gone = trio.Event()
@@ -54,6 +56,7 @@ class Staff:
         self._numbers = itertools.count()
         self._closing = False
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Fill the deployment's places, also those that come later."""
         while not self._closing:
@@ -71,7 +74,7 @@ class Staff:
         for place, count in places.items():
             while self._regular[place] < count:
                 self._regular[place] += 1
-                self.add(place, Kind.INTERMINGLED)
+                self.add(place, Kind.INTERMINGLED).is_regular = True
 
     def add(self, place: str, kind: Kind) -> _Post:
         """One more worker there."""
@@ -83,7 +86,6 @@ class Staff:
     async def hire(self, place: str, kind: Kind) -> str:
         """One more worker there; its name, when it is ready."""
         post = self.add(place, kind)
-        post.is_hired = True
         await post.came.wait()
         if post.worker is None:
             raise post.lost or NoWorkers(place)
@@ -107,9 +109,12 @@ class Staff:
             post.is_kept = False
             if post.worker is not None:
                 self._engine.retire(post.worker)
+            else:
+                post.starting.cancel()
         for post in list(self._posts):
             await post.gone.wait()
 
+    @trio.lowlevel.enable_ki_protection
     async def _keep(self, post: _Post) -> None:
         tries = 0
         try:
@@ -118,10 +123,12 @@ class Staff:
                 post.worker = None
                 tries = 0 if came else tries + 1
                 if post.lost is not None and post.place not in self._deployment.places():
+                    if post.is_regular and self._regular[post.place] > 0:
+                        self._regular[post.place] -= 1  # there may be one again before anyone looks
                     break
         except Exception as exc:  # of `setup`, or of a place that there is not
             post.lost = exc
-            if not post.is_hired:
+            if post.is_regular or post.came.is_set():
                 self._engine.break_down(exc)
         finally:
             self._posts.remove(post)
@@ -139,6 +146,7 @@ class Staff:
         post.lost = None
         try:
             with trio.CancelScope() as scope:
+                post.starting = scope
                 async with self._deployment.start(post.place, name, self._setup) as seat:
                     if not post.is_kept:
                         return True
@@ -149,6 +157,8 @@ class Staff:
                     await desk.work()
         except WorkerLost as exc:
             post.lost = exc.__cause__ or exc
+        except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
+            post.lost = exc  # it has gone without a word
         finally:
             if desk is not None:
                 self._engine.leave(desk, post.lost)

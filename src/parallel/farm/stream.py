@@ -39,6 +39,10 @@ class Owner(Protocol):
         """Its tasks are of no use any more."""
         ...
 
+    def discard(self, close: Callable[[], None]) -> None:
+        """Close something soon; may be called from anywhere, while garbage is collected too."""
+        ...
+
 
 class Stream:
     """Tasks go in, what came of them comes out in the order in which that happens."""
@@ -136,8 +140,20 @@ class Stream:
             raise self.error
 
     def close(self) -> None:
-        """What has not ended is of no use any more."""
+        """What has not ended is of no use any more, nor what nobody has taken."""
         self._owner.close_stream(self)
+        self.done.clear()
+        self.kept = 0
+        self.wake()
+
+    def discard(self, also: Callable[[], None]) -> None:
+        """`also` and `close`, soon; may be called from anywhere, while garbage is collected too."""
+
+        def close() -> None:
+            also()
+            self.close()
+
+        self._owner.discard(close)
 
     # What the engine calls
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import itertools
+import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,7 +17,8 @@ class Policy:
     Args:
         retry: Queue it again when its worker is lost (if not, it is lost with it).
         attempts: So many workers it may take along before it is given up as poison, at least 1.
-        timeout: Seconds that it may run; then its worker is killed and it has failed.
+        timeout: Seconds that it may run, its result's way back included; then its worker is killed
+            and it has failed.
         do_it_anyway: A task for one worker becomes one for any when that worker is lost.
     """
 
@@ -48,7 +51,7 @@ class Kind(enum.Enum):
 class Job:
     """Tasks that run one function, and what is known of how long that takes."""
 
-    __slots__ = ("cancelled", "done", "id", "mean", "outstanding", "ready", "tasks")
+    __slots__ = ("cancelled", "done", "id", "mean", "outstanding", "ready", "size", "tasks")
 
     def __init__(self, number: int) -> None:
         self.id = number
@@ -61,11 +64,16 @@ class Job:
         self.done = 0
         self.mean: float | None = None
         """Seconds that a task takes: a moving mean; None before the first was done."""
+        self.size = 0.0
+        """Bytes of a task's arguments and result, roughly: a moving mean of some."""
         self.cancelled = False
 
-    def measured(self, seconds: float) -> None:
-        """One more task took so long."""
+    def measured(self, seconds: float, *objects: Any) -> None:
+        """One more task took so long; these went there and back."""
         self.done += 1
+        if self.done < _MEMORY or self.done % _SAMPLE == 0:
+            size = sum(map(roughly_bytes, objects))
+            self.size += (size - self.size) / min(self.done, _MEMORY)
         mean = self.mean
         if mean is None:
             self.mean = seconds
@@ -76,11 +84,33 @@ class Job:
 _MEMORY = 50
 """Tasks that the mean remembers."""
 
+_SAMPLE = 16
+"""One of so many is weighed, after the first ones."""
+
+
+def roughly_bytes(value: Any, levels: int = 3) -> int:
+    """How much memory a value takes: of bytes, text and arrays, also some levels down."""
+    if isinstance(value, dict | list | tuple) and value and levels:
+        items = value.values() if isinstance(value, dict) else value
+        few = list(itertools.islice(items, _FEW))
+        return sum(roughly_bytes(each, levels - 1) for each in few) * len(value) // len(few)
+    try:
+        size: Any = getattr(value, "nbytes", None)
+        return size if isinstance(size, int) else sys.getsizeof(value)
+    except Exception:  # of somebody's own class
+        return 0
+
+
+_FEW = 4
+"""Elements of a container that are looked at."""
+
 
 class Task:
     """One call. The plan alone changes it."""
 
-    __slots__ = ("alive", "args", "attempts", "holders", "id", "job", "policy", "tag", "worker")
+    __slots__ = (
+        "alive", "args", "attempts", "holders", "id", "job", "policy", "singly", "tag", "worker",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,6 +133,8 @@ class Task:
         """Workers that were lost while it ran, or may have run."""
         self.holders: tuple[str, ...] = ()
         """The workers that have it: none, one, or one that is slow and one that may be faster."""
+        self.singly = False
+        """Something went wrong with it and others, and it is to be seen with which."""
         self.alive = True
         """Not ended yet."""
 
@@ -114,7 +146,7 @@ class Task:
         not run twice, and of one that may have taken a worker along.
         """
         policy = self.policy
-        return self.attempts > 0 or not policy.retry or policy.attempts == 1
+        return self.singly or self.attempts > 0 or not policy.retry or policy.attempts == 1
 
 
 class Result(NamedTuple):
