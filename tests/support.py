@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -92,6 +93,16 @@ def run_program(
         timeout=timeout,
         check=False,
     )
+
+
+@contextmanager
+def killed_in_the_end(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program that runs until it is killed, in any case: `Popen` alone would wait for it."""
+    with subprocess.Popen(argv, text=True, **options) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
 
 
 async def eventually(condition: object, seconds: float = 10) -> None:

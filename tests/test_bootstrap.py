@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -306,24 +306,6 @@ async def test_without_a_writable_home_a_temporary_directory_serves(
     (home / "file").write_text("")
     env["XDG_CACHE_HOME"] = str(home / "file")
     await check_temporary(await start(Local(env=env)), home)
-
-
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    mounted = []
-
-    def mount(options: str) -> Path:
-        place = tmp_path / f"mount{len(mounted)}"
-        place.mkdir()
-        argv = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-        if not is_root or subprocess.run(argv, capture_output=True, check=False).returncode:
-            pytest.skip("only root can mount file systems, and not everywhere")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 async def test_a_full_disk_is_no_hindrance_where_there_is_another(

@@ -6,9 +6,12 @@ The modules, from the bottom up; those marked * are pure:
 * `roster`*, `deadlines`*, `sharing`*: a worker as the plan sees it; when it is killed; what is
   taken off it. `plan`*: which task goes where, after each event.
 * `deployment`: where workers run. `serving`: what runs the tasks there. `processes`: the default.
+* `fingerprint`*, `journal`, `ledger`: results for a program that is killed.
 * `stream`, `feed`: the tasks of one call; where they come from.
-* `desk`, `engine`, `staff`: one worker; all of them and the plan; who is there.
+* `statistics`: what was done. `desk`, `engine`, `staff`: one worker; all of them and the plan; who
+  is there.
 * `derived`*: maps and folds from `compute`. `specification`: the farm as a few lines of loops.
+* `audit`, `trace`, `progress`, `monitors`: what users see of it while it works.
 * `mapping`, `computation`, `algorithm`: what calls give back. `maps`, `farm`: `Farm` and
   `open_farm`.
 """
@@ -16,6 +19,7 @@ The modules, from the bottom up; those marked * are pure:
 from __future__ import annotations
 
 from .algorithm import Algorithm as Algorithm
+from .audit import Audit as Audit
 from .computation import Computation as Computation
 from .computation import Status as Status
 from .deployment import Deployment as Deployment
@@ -23,6 +27,9 @@ from .events import WorkerJoined as WorkerJoined
 from .events import WorkerLeft as WorkerLeft
 from .farm import Farm as Farm
 from .farm import open_farm as open_farm
+from .journal import Journal as Journal
+from .journal import JournalError as JournalError
+from .journal import JournalMismatch as JournalMismatch
 from .mapping import Results as Results
 from .processes import Processes as Processes
 from .results import Done as Done
@@ -31,5 +38,8 @@ from .results import TaskLost as TaskLost
 from .results import TaskTimeout as TaskTimeout
 from .results import TaskUnrunnable as TaskUnrunnable
 from .serving import worker_state as worker_state
+from .statistics import FunctionStatistics as FunctionStatistics
+from .statistics import Statistics as Statistics
+from .statistics import WorkerStatistics as WorkerStatistics
 from .tasks import Kind as Kind
 from .tasks import Policy as Policy

@@ -11,7 +11,15 @@ import trio
 
 from ..failure import Failure
 from .desk import Desk
-from .events import Event, TaskEnded, TaskRetried, TasksSent, WorkerJoined, WorkerLeft
+from .events import (
+    Event,
+    TaskEnded,
+    TaskRecalled,
+    TaskRetried,
+    TasksSent,
+    WorkerJoined,
+    WorkerLeft,
+)
 from .instructions import (
     Finished,
     GivenUp,
@@ -24,10 +32,12 @@ from .instructions import (
     TimedOut,
     Unrunnable,
 )
+from .journal import JournalError, OpenJournal
 from .messages import Drop, Forget, Report
 from .plan import Plan
 from .results import Done, TaskLost, TaskTimeout, TaskUnrunnable
-from .stream import Stream
+from .statistics import Statistics, Tally, WorkerStatistics
+from .stream import Stream, label
 from .tasks import Job, Kind, Policy, Result, Task
 
 Observer = Callable[[Event], None]
@@ -45,8 +55,10 @@ MERCY = 1.0
 class Engine:
     """A plan, its workers' desks and its streams."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, journal: OpenJournal | None = None) -> None:
         self.plan = plan
+        self.journal = journal
+        self.tally = Tally(trio.current_time())
         self.desks: dict[str, Desk] = {}
         self.streams: dict[int, Stream] = {}
         self.observers: list[Observer] = []
@@ -67,7 +79,9 @@ class Engine:
     @trio.lowlevel.enable_ki_protection
     def open_stream(self, fn: Callable[..., Any], policy: Policy) -> Stream:
         """For tasks that call `fn`."""
-        stream = Stream(self, Job(next(self._jobs)), fn, policy)
+        stream = Stream(self, Job(next(self._jobs), label(fn)), fn, policy)
+        if self.journal is not None:
+            stream.job.key = self.journal.call(fn)
         if self.failed is not None:
             stream.error = self.failed
         self.streams[stream.job.id] = stream
@@ -78,6 +92,7 @@ class Engine:
         """Its tasks are of no use any more."""
         if self.streams.pop(stream.job.id, None) is None:
             return
+        self.tally.close(stream)
         self._carry_out(self.plan.cancel(stream.job, trio.current_time()))
         for desk in self.desks.values():
             if stream.job.id in desk.defined:
@@ -99,6 +114,8 @@ class Engine:
     @trio.lowlevel.enable_ki_protection
     def submit(self, stream: Stream, tasks: Sequence[Task]) -> None:
         """The stream has these tasks."""
+        if self.journal is not None:
+            tasks = self._recall(self.journal, stream, tasks)
         self._carry_out(self.plan.submit(tasks, trio.current_time()))
 
     # -- what workers do -------------------------------------------------------------------------
@@ -129,6 +146,7 @@ class Engine:
             results, begun, busy, _ = report
             now = trio.current_time()
             self._carry_out(self.plan.report(desk.name, results, begun, now, busy=busy))
+            self.tally.sample(self.streams.values(), now)
 
     def unsent(self, desk: Desk, tasks: list[int]) -> None:
         """A worker has not been sent these, for nobody wants them any more."""
@@ -202,9 +220,64 @@ class Engine:
         for stream in list(self.streams.values()):
             stream.close()
 
+    # -- what there is to see --------------------------------------------------------------------
+
+    @property
+    def ended(self) -> int:
+        """Tasks that have ended, one way or the other."""
+        return self.tally.ended(self.streams.values())
+
+    @property
+    def expected(self) -> int | None:
+        """How many there will be; None where that is not known."""
+        return self.tally.expected(self.streams.values())
+
+    def statistics(self) -> Statistics:
+        """What has been done so far."""
+        workers = tuple(
+            WorkerStatistics(desk.name, desk.place, *self.plan.work_of(desk.name))
+            for desk in self.desks.values()
+        )
+        return self.tally.summary(self.streams.values(), workers, trio.current_time())
+
+    # -- the journal -----------------------------------------------------------------------------
+
+    def _recall(self, journal: OpenJournal, stream: Stream, tasks: Sequence[Task]) -> list[Task]:
+        """Deliver what the journal has; the rest."""
+        try:
+            found = journal.recall(tasks)
+        except JournalError as exc:
+            self.fail(exc)
+            raise
+        for place, done in found.items():
+            stream.end(done)
+            if self.observers:
+                self.tell(TaskRecalled(tasks[place], done))
+        self.tally.recalled += len(found)
+        return [task for place, task in enumerate(tasks) if place not in found]
+
+    def _keep_and_do(self, journal: OpenJournal, instructions: list[Instruction]) -> None:
+        """Write what has ended before anybody sees it; where that fails nobody does."""
+        finished = [each for each in instructions if isinstance(each, Finished)]
+        try:
+            journal.keep(finished)
+        except JournalError as exc:
+            self._do([each for each in instructions if not isinstance(each, Finished)])
+            self.fail(exc)
+        else:
+            self._do(instructions)
+
     # -- instructions ----------------------------------------------------------------------------
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
+        if self.journal is None:
+            self._do(instructions)
+        else:
+            self._keep_and_do(self.journal, instructions)
+        if self.plan.deadline < self._asleep_until:
+            self._alarm.set()
+
+    def _do(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
                 case Finished(task, result, worker):
@@ -220,11 +293,10 @@ class Engine:
                 case Release(worker):
                     self.desks[worker].release()
                 case Retried(task, worker):
+                    self.tally.retried += 1
                     self.tell(TaskRetried(worker, task))
                 case TimedOut() | GivenUp() | Unrunnable():
                     self._end_unfinished(instruction)
-        if self.plan.deadline < self._asleep_until:
-            self._alarm.set()
 
     def _end(self, task: Task, result: Result, worker: str) -> None:
         stream = self.streams.get(task.job.id)
@@ -232,6 +304,7 @@ class Engine:
             return
         _, value, seconds, failed = result
         if failed:
+            self.tally.failed += 1
             done = Done(task.args, None, value.exception, task.tag, worker, seconds, task.attempts)
         else:
             done = Done(task.args, value, None, task.tag, worker, seconds, task.attempts)
@@ -251,12 +324,15 @@ class Engine:
             case TimedOut(_, worker):
                 timeout = task.policy.timeout or 0.0
                 error, seconds = TaskTimeout(name, worker, timeout), timeout
+                self.tally.failed += 1
             case GivenUp(_, worker):
                 error, seconds = TaskLost(name, worker, task.attempts), 0.0
                 error.__cause__ = self.deaths.get(worker)
+                self.tally.lost += 1
             case Unrunnable(_):
                 worker, seconds = task.worker or "", 0.0
                 error = TaskUnrunnable(name, worker)
+                self.tally.lost += 1
                 error.__cause__ = self.deaths.get(worker)
         done = Done(task.args, None, error, task.tag, worker, seconds, task.attempts)
         stream.end(done)

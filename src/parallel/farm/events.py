@@ -46,4 +46,11 @@ class TaskEnded(NamedTuple):
     done: Done[Any]
 
 
-Event: TypeAlias = WorkerJoined | WorkerLeft | TasksSent | TaskRetried | TaskEnded
+class TaskRecalled(NamedTuple):
+    """What came of a task was in the journal; no worker has run it."""
+
+    task: Task
+    done: Done[Any]
+
+
+Event: TypeAlias = WorkerJoined | WorkerLeft | TasksSent | TaskRetried | TaskEnded | TaskRecalled

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .algorithm import Algorithm, Mailbox
+from .audit import Audit
 from .computation import Computation, Master
 from .deployment import Deployment, Setup
 from .engine import Engine
 from .events import Event, WorkerJoined, WorkerLeft
 from .feed import Feed, Source
+from .journal import Journal, open_journal
 from .maps import Maps
+from .monitors import Path, opened_monitors
 from .plan import Plan
 from .processes import Processes
 from .results import Done
 from .staff import Staff
+from .statistics import Statistics
 from .tasks import DEFAULT_POLICY, Kind, Policy
 
 A = TypeVar("A")
@@ -174,14 +179,25 @@ class Farm(Maps):
         finally:
             self._engine.observers.remove(observe)
 
+    # -- what there is to see --------------------------------------------------------------------
+
+    def statistics(self) -> Statistics:
+        """What has been done so far: tasks, seconds, and how they are spread."""
+        return self._engine.statistics()
+
 
 @asynccontextmanager
+@enable_ki_protection
 async def open_farm(
     deployment: Deployment | None = None,
     *,
     workers: int | Mapping[str, int] | None = None,
     setup: Setup | None = None,
     backups: bool = True,
+    journal: Journal | Path | None = None,
+    progress: bool = False,
+    audit: Audit | Path | None = None,
+    trace: Path | None = None,
 ) -> AsyncGenerator[Farm, None]:
     """A farm of persistent workers.
 
@@ -196,30 +212,44 @@ async def open_farm(
             is what `worker_state()` returns to the tasks there.
         backups: Near the end, run a copy of a task that takes much longer than the others on a
             worker that is idle. The first result counts; the other worker is killed.
+        journal: A file that keeps results as they come: of a program that was killed and is started
+            again, only what is missing is done. See `Journal`, and `JournalError` for what then may
+            be raised here, and by every call.
+        progress: Show a bar on stderr, where that is a terminal. Needs tqdm.
+        audit: A file for a line of JSON about each change of state of a worker or task.
+        trace: A file for a timeline in Chrome's trace format, which Perfetto opens.
 
     Leaving the block ends the tasks whose results nobody has waited for, and the workers; leaving
     it by an exception or by cancellation does so at once. What `setup` raises is raised here.
     """
-    engine = Engine(Plan(backups=backups))
     deployment = deployment or Processes(workers)
     deployment.places()  # raises where there is no place for a farm
-    error: BaseException | None = None
-    body = trio.CancelScope()
-    engine.on_broken = body.cancel
-    async with trio.open_nursery() as nursery:
-        staff = Staff(engine, deployment, setup, nursery)
-        nursery.start_soon(engine.keep_time)
-        staff.fill()
-        nursery.start_soon(staff.run)
-        try:
-            with body:
-                yield Farm(engine, staff, nursery)
-                engine.close()
-                await staff.close()
-        except BaseException as exc:  # noqa: ASYNC103  # raised below, and in no group
-            error = exc
-        nursery.cancel_scope.cancel()
-    if engine.broken is not None and (error is None or isinstance(error, trio.Cancelled)):
-        raise engine.broken
-    if error is not None:
-        raise error
+    with ExitStack() as stack:
+        ledger = open_journal(journal) if journal is not None else None
+        if ledger is not None:
+            stack.callback(ledger.close)
+        engine = Engine(Plan(backups=backups), ledger)
+        monitors = stack.enter_context(
+            opened_monitors(engine, progress=progress, audit=audit, trace=trace)
+        )
+        error: BaseException | None = None
+        body = trio.CancelScope()
+        engine.on_broken = body.cancel
+        async with trio.open_nursery() as nursery:
+            staff = Staff(engine, deployment, setup, nursery)
+            nursery.start_soon(engine.keep_time)
+            nursery.start_soon(monitors.run)
+            staff.fill()
+            nursery.start_soon(staff.run)
+            try:
+                with body:
+                    yield Farm(engine, staff, nursery)
+                    engine.close()
+                    await staff.close()
+            except BaseException as exc:  # noqa: ASYNC103  # raised below, and in no group
+                error = exc
+            nursery.cancel_scope.cancel()
+        if engine.broken is not None and (error is None or isinstance(error, trio.Cancelled)):
+            raise engine.broken
+        if error is not None:
+            raise error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from typing import Any, Literal, TypeVar, overload
 
 import trio
@@ -247,6 +247,7 @@ class Maps:
         ordered: bool,
     ) -> Results[Any]:
         stream = self._engine.open_stream(f, policy)
+        stream.total = _length(xs)
         numbers = iter(range(1 << 62))
         feed = Feed(stream, xs, lambda x: ((x,), next(numbers)), self._nursery)
         return Results(stream, feed, on_error, ordered=ordered)
@@ -310,3 +311,11 @@ class Maps:
             await self.compute(worker, master, tasks, policy=policy)
 
         return compute
+
+
+def _length(xs: object) -> int | None:
+    """How many items there are, where that can be asked."""
+    try:
+        return len(xs) if isinstance(xs, Sized) else None
+    except Exception:  # a range may be too long, an array may have no dimension
+        return None

@@ -85,6 +85,16 @@ class Plan:
         return self._public
 
     @property
+    def busy(self) -> int:
+        """Those that have something to do."""
+        return len(self._busy)
+
+    def work_of(self, name: str) -> tuple[int, float]:
+        """Tasks that a worker has run, and the seconds that they took."""
+        worker = self._workers.get(name)
+        return (worker.done, worker.worked) if worker is not None else (0, 0.0)
+
+    @property
     def deadline(self) -> float:
         """When to call `tick`."""
         return min(self._deadlines.first, self._patrol)
@@ -176,7 +186,7 @@ class Plan:
         worker = self._workers.get(name)
         if worker is None:
             return []
-        worker.heard(now, sum(result.seconds for result in results))
+        worker.heard(now, len(results), sum(result.seconds for result in results))
         for result in results:
             task = worker.has_run(result.task)
             if task is not None and task.alive:

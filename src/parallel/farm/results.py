@@ -89,6 +89,21 @@ class TaskUnrunnable(ParallelError):
         return f"{self.task} was for the worker {self.worker!r}, which is not there"
 
 
+def outcome(done: Done[Any]) -> str:
+    """What became of a task: "ok", "failed", "timeout", "lost" or "unrunnable"."""
+    match done.error:
+        case None:
+            return "ok"
+        case TaskTimeout():
+            return "timeout"
+        case TaskLost():
+            return "lost"
+        case TaskUnrunnable():
+            return "unrunnable"
+        case _:
+            return "failed"
+
+
 @dataclass(eq=False)
 class NoWorkers(ParallelError):
     """A farm has lost its last worker, and there is no place for another.

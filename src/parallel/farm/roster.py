@@ -34,8 +34,9 @@ class Worker:
     """One worker. The plan alone changes it."""
 
     __slots__ = (
-        "alone", "busy", "held", "kind", "lag", "load", "name", "own", "places", "retiring", "sent",
-        "since", "taken",
+        "alone", "busy", "done", "held", "kind", "lag", "load", "name", "own", "places", "retiring",
+        "sent",
+        "since", "taken", "worked",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
@@ -61,6 +62,10 @@ class Worker:
         self.alone = False
         """It has a task that nothing may stand behind."""
         self.retiring = False
+        self.done = 0
+        """Tasks that it has run."""
+        self.worked = 0.0
+        """Seconds that they took."""
 
     def hold(self, tasks: list[Task], now: float) -> None:
         """It is sent these."""
@@ -112,8 +117,10 @@ class Worker:
         found = self.held.get(number)
         return found.task if found is not None else None
 
-    def heard(self, now: float, seconds: float) -> None:
-        """It reports tasks that took so long together."""
+    def heard(self, now: float, tasks: int, seconds: float) -> None:
+        """It reports so many tasks, which took so long together."""
+        self.done += tasks
+        self.worked += seconds
         if self.sent is not None:
             lag = max(0.0, now - self.sent - seconds)
             self.lag = min(self.lag, lag) if self.lag else lag

@@ -19,6 +19,27 @@ CALLS_WITHOUT_YIELD = 64
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 60
 
+_briefly = reprlib.Repr()
+_briefly.maxstring = _briefly.maxother = 400
+
+
+def brief(error: BaseException) -> str:
+    """An exception, for people to read; whatever it does when it is asked."""
+    return _briefly.repr(error)
+
+
+def brief_call(name: str, args: Sequence[Any]) -> str:
+    """A call, for people to read."""
+    return f"{name}({', '.join(map(_brief.repr, args))})"
+
+
+def label(fn: Callable[..., Any]) -> str:
+    """A function, for people to read."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return name
+
 
 class Owner(Protocol):
     """What runs a stream's tasks: the engine."""
@@ -61,6 +82,9 @@ class Stream:
         self.on_fail: Callable[[], None] | None = None
         self.error: BaseException | None = None
         """Why nothing more will come."""
+        self.total: int | None = None
+        """How many tasks there will be, where that is known."""
+        self._added = 0
         self._parked = trio.lowlevel.ParkingLot()
         self._calls = 0
         self._low = 0
@@ -69,6 +93,11 @@ class Stream:
     def pending(self) -> int:
         """Tasks that have been added, and whose results nobody has."""
         return self.job.tasks + len(self.done) + self.kept
+
+    @property
+    def ended(self) -> int:
+        """Tasks that have ended, one way or the other."""
+        return self._added - self.job.tasks
 
     @property
     def wanted(self) -> int:
@@ -99,6 +128,7 @@ class Stream:
         """Let the function be called with each of these; a tag for each comes back with it."""
         number, job, chosen = self._owner.next_number, self.job, policy or self.policy
         self.check()
+        self._added += len(arguments)
         self._owner.submit(
             self,
             [
@@ -178,12 +208,8 @@ class Stream:
     @property
     def label(self) -> str:
         """The function, for people to read."""
-        fn = self.fn
-        while isinstance(fn, partial):
-            fn = fn.func
-        name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-        return name
+        return self.job.name
 
     def name(self, args: Sequence[Any]) -> str:
         """One of its tasks, for people to read."""
-        return f"{self.label}({', '.join(map(_brief.repr, args))})"
+        return brief_call(self.label, args)

@@ -51,10 +51,17 @@ class Kind(enum.Enum):
 class Job:
     """Tasks that run one function, and what is known of how long that takes."""
 
-    __slots__ = ("cancelled", "done", "id", "mean", "outstanding", "ready", "size", "tasks")
+    __slots__ = (
+        "cancelled", "done", "id", "key", "mean", "name", "outstanding", "ready", "seconds", "size",
+        "tasks",
+    )  # fmt: skip
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, name: str = "") -> None:
         self.id = number
+        self.name = name
+        """That of the function, for people to read."""
+        self.key = b""
+        """What a journal knows the function and the call by."""
         self.tasks = 0
         """Those that have not ended."""
         self.ready: deque[Task] = deque()
@@ -62,6 +69,9 @@ class Job:
         self.outstanding: set[Task] = set()
         """Those that are with workers."""
         self.done = 0
+        """Tasks that have run."""
+        self.seconds = 0.0
+        """How long they took together."""
         self.mean: float | None = None
         """Seconds that a task takes: a moving mean; None before the first was done."""
         self.size = 0.0
@@ -71,6 +81,7 @@ class Job:
     def measured(self, seconds: float, *objects: Any) -> None:
         """One more task took so long; these went there and back."""
         self.done += 1
+        self.seconds += seconds
         if self.done < _MEMORY or self.done % _SAMPLE == 0:
             size = sum(map(roughly_bytes, objects))
             self.size += (size - self.size) / min(self.done, _MEMORY)
@@ -109,7 +120,8 @@ class Task:
     """One call. The plan alone changes it."""
 
     __slots__ = (
-        "alive", "args", "attempts", "holders", "id", "job", "policy", "singly", "tag", "worker",
+        "alive", "args", "attempts", "holders", "id", "job", "key", "policy", "singly", "tag",
+        "worker",
     )  # fmt: skip
 
     def __init__(
@@ -129,6 +141,8 @@ class Task:
         """The name of the worker that it is for; None for any."""
         self.tag = tag
         """What the program knows it by."""
+        self.key = b""
+        """What a journal knows it by."""
         self.attempts = 0
         """Workers that were lost while it ran, or may have run."""
         self.holders: tuple[str, ...] = ()

@@ -1,0 +1,183 @@
+"""The trace: a timeline that Perfetto opens."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import parallel
+from parallel.farm import Done, Policy
+from parallel.farm.events import Event, TaskEnded, WorkerJoined, WorkerLeft
+from parallel.farm.tasks import Job, Task
+from parallel.farm.trace import Trace
+
+from .. import support
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = json.loads(path.read_text())
+    check(events)
+    return events
+
+
+def check(events: list[dict[str, Any]]) -> None:
+    """What the format asks for."""
+    rows: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    for event in events:
+        assert type(event["pid"]) is type(event["tid"]) is int and event["name"]
+        match event["ph"]:
+            case "M":
+                assert event["name"] in ("process_name", "thread_name")
+                assert event["args"]["name"]
+            case "X":
+                assert event["ts"] >= 0 and event["dur"] >= 0
+                rows[event["pid"], event["tid"]].append((event["ts"], event["dur"]))
+            case "i":
+                assert event["s"] == "t" and event["ts"] >= 0
+            case other:
+                raise AssertionError(other)
+    for row in rows.values():
+        row.sort()
+        for (start, duration), (following, _) in itertools.pairwise(row):
+            assert start + duration <= following + 0.01, "two at once on one worker"
+
+
+def sleep_or_fail(x: int) -> int:
+    time.sleep(0.001)
+    if x == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if x == 4:
+        raise ValueError("no four")
+    return x
+
+
+async def test_a_farm_is_shown_with_a_row_for_each_worker(tree: None, tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    async with parallel.open_farm(workers=2, trace=path) as farm:
+        policy = Policy(attempts=2)
+        await farm.map(sleep_or_fail, range(50), policy=policy, on_error="return")
+        workers = set(farm.workers)
+    events = read(path)
+    threads = [event for event in events if event["name"] == "thread_name"]
+    assert workers <= {event["args"]["name"] for event in threads}
+    assert len({event["tid"] for event in threads}) == len(threads) >= 3
+    (process,) = [event for event in events if event["name"] == "process_name"]
+    assert process["args"]["name"] == "root"
+    tasks = [event for event in events if event["ph"] == "X"]
+    assert len(tasks) == 49
+    assert {event["name"] for event in tasks} == {"sleep_or_fail"}
+    assert all(event["dur"] >= 1000 for event in tasks)
+    (failed,) = [event for event in tasks if event["args"]["outcome"] == "failed"]
+    assert failed["args"]["call"] == "sleep_or_fail(4)"
+    assert failed["args"]["error"] == "ValueError('no four')"
+    instants = [event["name"] for event in events if event["ph"] == "i"]
+    assert instants.count("worker lost") >= 2
+    assert "task lost" in instants and instants.count("task given up") == 1
+
+
+async def test_an_empty_farm_s_is_valid_too(tree: None, tmp_path: Path) -> None:
+    async with parallel.open_farm(workers=1, trace=tmp_path / "trace"):
+        pass
+    read(tmp_path / "trace")
+
+
+def test_one_that_saw_nothing_is_an_empty_array(tmp_path: Path) -> None:
+    Trace(tmp_path / "trace", lambda: 0.0).close()
+    assert json.loads((tmp_path / "trace").read_text()) == []
+
+
+class Scene:
+    """A trace of what is said to have happened, at times that are said."""
+
+    def __init__(self, path: Path) -> None:
+        self.now = 100.0
+        self.trace = Trace(path, lambda: self.now)
+        self.path = path
+
+    def at(self, now: float, event: Event) -> None:
+        self.now = 100.0 + now
+        self.trace.observe(event)
+
+    def ended(self, now: float, worker: str, *all_seconds: float) -> None:
+        for seconds in all_seconds:
+            task = Task(0, Job(0, "f"), ())
+            self.at(now, TaskEnded(worker, task, Done((), 1, None, None, worker, seconds, 0)))
+
+    def rows(self) -> dict[int, list[tuple[float, float]]]:
+        """Beginnings and durations, in seconds."""
+        self.trace.close()
+        rows: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        for event in read(self.path):
+            if event["ph"] == "X":
+                rows[event["tid"]].append((event["ts"] / 1e6, event["dur"] / 1e6))
+        return {row: sorted(tasks) for row, tasks in rows.items()}
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path / "trace")
+    yield scene
+    scene.trace.close()
+
+
+def test_tasks_that_were_reported_together_ran_one_after_the_other(scene: Scene) -> None:
+    scene.at(0, WorkerJoined("root.0", "root"))
+    scene.at(0, WorkerJoined("host0.0", "host0"))
+    scene.ended(3, "root.0", 0.5, 1.0, 0.25)
+    scene.ended(3, "host0.0", 1.0)
+    scene.trace.refresh()
+    scene.ended(5, "root.0", 1.0, 1.0)
+    assert scene.rows() == {
+        1: [(1.25, 0.5), (1.75, 1.0), (2.75, 0.25), (3.0, 1.0), (4.0, 1.0)],
+        2: [(2.0, 1.0)],
+    }
+
+
+def test_no_task_ran_before_its_worker_came_or_the_one_before_it_was_done(scene: Scene) -> None:
+    scene.at(1, WorkerJoined("root.0", "root"))
+    scene.ended(2, "root.0", 0.75, 0.75)
+    scene.trace.refresh()
+    scene.ended(3, "root.0", 5.0)
+    assert scene.rows() == {1: [(1.0, 0.25), (1.25, 0.75), (2.0, 1.0)]}
+
+
+def test_the_rows_of_workers_that_are_gone_are_forgotten(scene: Scene) -> None:
+    for number in range(100):
+        scene.at(number, WorkerJoined(f"root.{number}", "root"))
+        scene.ended(number + 0.5, f"root.{number}", 0.25)
+        scene.at(number + 0.75, WorkerLeft(f"root.{number}", "root", None))
+        scene.trace.refresh()
+    assert not scene.trace._rows and not scene.trace._free and not scene.trace._ended
+    assert len(scene.rows()) == 100
+
+
+def sleep(_: int) -> None:
+    time.sleep(0.001)
+
+
+async def main(path: str) -> None:
+    async with parallel.init(grace=0.5):
+        async with parallel.open_farm(workers=1, trace=path) as farm:
+            async for _ in farm.imap(sleep, iter(int, 1)):
+                pass
+
+
+async def test_that_of_a_killed_program_lacks_no_more_than_the_bracket(tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    code = f"import trio; from {__name__} import main; trio.run(main, {str(path)!r})"
+    environment = {**os.environ, "PYTHONPATH": support.IMPORT_PATH}
+    with support.killed_in_the_end([sys.executable, "-c", code], env=environment):
+        await support.eventually(lambda: path.exists() and path.stat().st_size > 5000, 60)
+        await trio.sleep(0.05)
+    check(json.loads(path.read_text() + "\n]"))
