@@ -9,10 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from bench import plot, record, report
+from bench.farm_rows import FARM_ROWS
 from bench.result import Result, judged
-from bench.rows import ROWS
+from bench.rows import ROWS as CORE_ROWS
 from bench.runner import measure
 
+ROWS = (*CORE_ROWS, *FARM_ROWS)
 RESULTS = Path("bench", "results")
 
 

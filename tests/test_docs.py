@@ -92,8 +92,8 @@ def test_a_page_links_to_what_is_there(page: Path) -> None:
 
 def test_every_example_is_shown() -> None:
     text = "".join(page.read_text() for page in PAGES)
-    for example in (PROJECT / "examples").glob("*.py"):
-        assert f"examples/{example.name}" in text
+    for example in (PROJECT / "examples").glob("**/[!_]*.py"):
+        assert str(example.relative_to(PROJECT)) in text
 
 
 def test_every_public_name_is_in_the_index() -> None:

@@ -317,7 +317,10 @@ async def what_a_farm_gives(farm: parallel.Farm) -> None:
         assert_type(number, int)
     async for data in farm.imap_unordered(fetch, ["a"]):
         assert_type(data, bytes)
+    assert_type(await farm.map(functools.partial(describe, size=1), ["name"]), list[str])
     assert_type(await farm.find_map(perhaps, [1]), str | None)
+    assert_type(await farm.find_map(fetch, ["url"]), bytes | None)
+    await farm.map(square, ["1"])  # type: ignore[arg-type]
     assert_type(await farm.map_local_fold(square, operator.add, 0, [1]), int)
 
 

@@ -1,11 +1,13 @@
-"""loky: an executor of one worker, which its shutdown ends."""
+"""loky: an executor of one worker, which its shutdown ends; one that stays."""
 
 import os
 import time
 
 import loky  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
+from bench import tasks
 from bench.clock import timed
+from bench.contenders.with_pools import with_executor
 from bench.memory import SETTLING, private
 from bench.turns import Turns
 
@@ -25,6 +27,12 @@ def memory(turns: Turns) -> None:
         turns.report([private(pid) for pid in pids])
         for executor in executors:
             executor.shutdown()
+
+
+def noops(turns: Turns) -> None:
+    """Map a no-op, with chunks of one."""
+    with loky.ProcessPoolExecutor(tasks.WORKERS) as executor:
+        with_executor(turns, executor)
 
 
 def run_nothing() -> None:

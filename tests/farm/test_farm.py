@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -217,3 +218,18 @@ async def test_a_worker_on_a_host_that_there_is_not_is_refused_and_the_farm_goes
     with pytest.raises(parallel.UnknownHost, match="elsewhere"):
         await farm.add_worker("elsewhere")
     assert await farm.map(square, [3]) == [9]
+
+
+async def test_a_slow_task_at_the_head_of_a_map_stops_nobody(
+    farm: parallel.Farm, tmp_path: Path
+) -> None:
+    last = tmp_path / "last"
+
+    async def first_waits_for_last(x: int) -> int:
+        if x == 9_999:
+            last.touch()
+        while x == 0 and not last.exists():
+            await trio.sleep(0.01)
+        return x
+
+    assert await farm.map(first_waits_for_last, range(10_000)) == list(range(10_000))

@@ -37,6 +37,7 @@ from .results import NoWorkers as NoWorkers
 from .results import TaskLost as TaskLost
 from .results import TaskTimeout as TaskTimeout
 from .results import TaskUnrunnable as TaskUnrunnable
+from .sequential import Sequential as Sequential
 from .serving import worker_state as worker_state
 from .statistics import FunctionStatistics as FunctionStatistics
 from .statistics import Statistics as Statistics

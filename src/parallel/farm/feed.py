@@ -84,7 +84,7 @@ class Feed:
             args, tag = self._to_task(item)
             self._stream.add([args], [tag])
             self._stream.wake()
-            while self._stream.pending >= self._stream.limit:
+            while self._stream.is_full:
                 self._room = trio.Event()
                 await self._room.wait()
 

@@ -41,6 +41,13 @@ class Results(AsyncIterator[T], Generic[T]):
             raise StopAsyncIteration
         return cast(T, done.value if done.error is None else done.error)
 
+    async def in_order(self) -> list[T]:
+        """All that there are, in the order of their tasks, whichever came first."""
+        values: dict[int, T] = {}
+        while (done := await self._take()) is not None:
+            values[done.tag] = cast(T, done.value if done.error is None else done.error)
+        return [values[place] for place in range(len(values))]
+
     async def next_done(self) -> Done[T] | None:
         """What came of the next task, with all that is known of it; None at the end."""
         if not self._ordered:

@@ -96,9 +96,8 @@ class Maps:
         many workers along, `TaskTimeout`, and `NotSendable` of what cannot be sent or come back.
         Cancelled, it ends the tasks.
         """
-        results = self._results(f, xs, policy, on_error, ordered=True)
-        async with results:
-            return [y async for y in results]
+        async with self._results(f, xs, policy, on_error, ordered=False) as results:
+            return await results.in_order()
 
     @overload
     def imap(

@@ -16,6 +16,9 @@ from .tasks import Job, Policy, Task
 CALLS_WITHOUT_YIELD = 64
 """Calls that need not wait yield this seldom: a checkpoint costs more than a task."""
 
+KEPT = 8
+"""So many results that are kept back for their order count as one."""
+
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 60
 
@@ -105,17 +108,22 @@ class Stream:
 
         Some at a time, for one by one they would cost more.
         """
-        pending = self.pending
-        if pending > self._low:
+        load = self._load
+        if load > self._low:
             return 0
-        limit = self.limit
+        limit = self._owner.wanted(self.job)
         self._low = limit // 2
-        return max(0, limit - pending)
+        return max(0, limit - load)
 
     @property
-    def limit(self) -> int:
-        """How many tasks at once keep every worker busy."""
-        return self._owner.wanted(self.job)
+    def is_full(self) -> bool:
+        """Whether there are enough to keep every worker busy."""
+        return self._load >= self._owner.wanted(self.job)
+
+    @property
+    def _load(self) -> int:
+        """`pending`, but what is kept back counts less: a slow task before it stops nobody soon."""
+        return self.job.tasks + len(self.done) + self.kept // KEPT
 
     def add(
         self,
