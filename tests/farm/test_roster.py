@@ -60,7 +60,7 @@ def test_a_batch_is_bounded_in_seconds_in_number_and_in_bytes() -> None:
 
 def test_a_far_worker_has_larger_batches() -> None:
     worker, _ = worker_with(1)
-    worker.heard(1.5, 0.5)
+    worker.heard(1.5, 1, 0.5)
     assert worker.batch == 2.0
 
 

@@ -155,10 +155,8 @@ class Staff:
                     desk = Desk(self._engine, seat, name, post.place, scope)
                     self._engine.join(desk, post.kind)
                     await desk.work()
-        except WorkerLost as exc:
+        except (WorkerLost, trio.EndOfChannel, trio.BrokenResourceError) as exc:
             post.lost = exc.__cause__ or exc
-        except (trio.EndOfChannel, trio.BrokenResourceError) as exc:
-            post.lost = exc  # it has gone without a word
         finally:
             if desk is not None:
                 self._engine.leave(desk, post.lost)
