@@ -15,7 +15,7 @@ import parallel
 
 from . import elsewhere, support
 from .connections import Pair, connected
-from .servers import require
+from .servers import require, require_packages
 from .servers.slurm import Slurm, open_slurm
 
 
@@ -42,6 +42,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip before the test begins: out of a trio test the reason of a skip is lost."""
     for needs in item.iter_markers("needs"):
         require(*needs.args, root=True)
+    for packages in item.iter_markers("packages"):
+        require_packages(*packages.args)
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from parallel.farm import (
     TaskUnrunnable,
     worker_state,
 )
-from parallel.farm.events import Event, TasksSent, WorkerLeft
+from parallel.farm.events import Event, WorkerLeft
 
 from ..support import eventually
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Never
 
 import pytest
@@ -34,6 +35,13 @@ def require(*programs: str, root: bool = False) -> None:
         _cannot_run(", ".join(missing))
 
 
-def _cannot_run(missing: str) -> Never:
+def require_packages(*modules: str) -> None:
+    """Skip this test, or fail where skipping is forbidden, if any of these cannot be imported."""
+    missing = [f"the package {name}" for name in modules if find_spec(name) is None]
+    if missing:
+        _cannot_run(", ".join(missing), "pip install -e '.[engines]'")
+
+
+def _cannot_run(missing: str, mend: str = ".ci/servers installs servers, as root") -> Never:
     report: Callable[[str], Never] = pytest.fail if REQUIRED else pytest.skip
-    report(f"missing: {missing} (.ci/servers installs servers, as root)")
+    report(f"missing: {missing} ({mend})")

@@ -58,7 +58,7 @@ async def fold_remotely(
         is_folding = True
         return [(("fold", total, waiting.popleft()), "fold")]
 
-    await compute(partial(_map_or_fold, f, fold), master, _to_map(xs, "map"))
+    await compute(partial(map_or_fold, f, fold), master, _to_map(xs, "map"))
     return total
 
 
@@ -74,7 +74,7 @@ async def fold_ac(
         spare.append(result)
         return ()
 
-    await compute(partial(_map_or_fold, f, fold), master, _to_map(xs, None))
+    await compute(partial(map_or_fold, f, fold), master, _to_map(xs, None))
     return spare[0]
 
 
@@ -102,12 +102,13 @@ async def fold_adjacent(
     def place(number: int) -> tuple[int, int]:
         return number + 1, number + 2
 
-    await compute(partial(_map_or_fold, f, fold), master, _to_map(xs, place))
+    await compute(partial(map_or_fold, f, fold), master, _to_map(xs, place))
     ((_, total),) = by_start.values()
     return total
 
 
-def _map_or_fold(f: Callable[..., Any], fold: Callable[..., Any], item: tuple[Any, ...]) -> Any:
+def map_or_fold(f: Callable[..., Any], fold: Callable[..., Any], item: tuple[Any, ...]) -> Any:
+    """What workers call."""
     what, *args = item
     return f(*args) if what == "map" else fold(*args)
 

@@ -11,7 +11,7 @@ import trio
 
 from ..errors import MessageTooLarge, NotSendable, RemoteError
 from .deployment import Seat, WorkerLost
-from .messages import Ask, Define, Order, Report, Run, Unreadable
+from .messages import Ask, Define, Forget, Order, Report, Run, Unreadable
 from .tasks import Task
 
 
@@ -47,10 +47,7 @@ class _Sent(NamedTuple):
     """A message that the worker may yet be unable to read."""
 
     number: int
-    job: int
     tasks: list[Task]
-    is_function: bool
-    """It was their function, and they came after it."""
 
 
 class Desk:
@@ -71,6 +68,8 @@ class Desk:
         self._news = trio.Event()
         self._released = False
         self._numbers = itertools.count()
+        self._functions: dict[int, int] = {}
+        """The number of the message with the function of each job."""
         self._sent: deque[_Sent] = deque()
         self._unread: tuple[BaseException, set[int]] | None = None
         """Why an answer could not be read, and which tasks it may have been about."""
@@ -134,6 +133,8 @@ class Desk:
             await self._send(order)
 
     async def _send(self, order: Order) -> int:
+        if isinstance(order, Forget):
+            self._functions.pop(order.job, None)
         await self._seat.send(order)
         return next(self._numbers)
 
@@ -150,7 +151,7 @@ class Desk:
                 self._office.spoil(job, exc)
                 self._office.unsent(self, [task.id for task in tasks])
                 return
-            self._sent.append(_Sent(number, job, tasks, is_function=True))
+            self._functions[job] = number
         timed = any(task.policy.timeout is not None for task in tasks)
         run = Run(job, [task.id for task in tasks], [task.args for task in tasks], timed)
         try:
@@ -158,7 +159,7 @@ class Desk:
         except (NotSendable, MessageTooLarge) as exc:
             self._send_singly(tasks, exc)
         else:
-            self._sent.append(_Sent(number, job, tasks, is_function=False))
+            self._sent.append(_Sent(number, tasks))
 
     def _send_singly(self, tasks: list[Task], error: BaseException) -> None:
         """One of them cannot be sent, or all together cannot."""
@@ -200,11 +201,7 @@ class Desk:
     def _mend(self, answer: Unreadable) -> None:
         """The worker could not read one of the messages: which, and what of it?"""
         error = answer.error.exception
-        for sent in list(self._sent):
-            if sent.number == answer.number:
-                self._sent.remove(sent)
-                if sent.is_function:
-                    self._office.spoil(sent.job, error)
-                else:
-                    self._office.miss(self, [task.id for task in sent.tasks], error)
-                return
+        for job in [job for job, sent in self._functions.items() if sent == answer.number]:
+            self._office.spoil(job, error)
+        for tasks in [sent.tasks for sent in self._sent if sent.number == answer.number]:
+            self._office.miss(self, [task.id for task in tasks], error)

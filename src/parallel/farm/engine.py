@@ -129,10 +129,12 @@ class Engine:
 
     def leave(self, desk: Desk, reason: BaseException | None) -> None:
         """A worker is gone."""
-        if self.desks.pop(desk.name, None) is not None and reason is not None:
-            self.deaths[desk.name] = reason
+        if self.desks.pop(desk.name, None) is not None:
+            if reason is not None:
+                self.deaths[desk.name] = reason
+            # Also when all is being cancelled: a stream may yet be closed, and the plan asked.
             self._carry_out(self.plan.lose(desk.name, trio.current_time()))
-            del self.deaths[desk.name]
+            self.deaths.pop(desk.name, None)
         self.tell(WorkerLeft(desk.name, desk.place, reason))
 
     @trio.lowlevel.enable_ki_protection

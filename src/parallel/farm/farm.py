@@ -12,6 +12,7 @@ from trio.lowlevel import enable_ki_protection
 
 from .algorithm import Algorithm, Mailbox
 from .audit import Audit
+from .commands import command
 from .computation import Computation, Master
 from .deployment import Deployment, Setup
 from .engine import Engine
@@ -138,6 +139,8 @@ class Farm(Maps):
     def wanted(self) -> int:
         """How many more tasks all algorithms want."""
         return sum(each.wanted for each in self._mailbox.algorithms)
+
+    command = staticmethod(command)
 
     # -- workers ---------------------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from ..errors import MessageTooLarge, NotSendable, RemoteError
 from ..failure import Failure
 from .deployment import Setup
 from .messages import Answer, Ask, Define, Drop, Forget, Order, Report, Run, Unreadable
+from .surroundings import surrounded
 from .tasks import Result
 
 SLICE = 0.002
@@ -31,31 +31,6 @@ SLICE = 0.002
 
 LATE = 0.01
 """Seconds after which that is sent from within the task that is running."""
-
-_state: Any = None
-
-
-def worker_state() -> Any:
-    """For tasks: what the `setup` of their farm gave to the worker that runs them; else None."""
-    return _state
-
-
-@asynccontextmanager
-async def surrounded(setup: Setup | None) -> AsyncGenerator[None, None]:
-    """The work of a worker, in what surrounds it."""
-    global _state
-    if setup is None:
-        yield
-        return
-    surroundings: Any = setup()
-    if isinstance(surroundings, AbstractAsyncContextManager):
-        async with surroundings as _state:
-            yield
-    elif isinstance(surroundings, AbstractContextManager):
-        with surroundings as _state:
-            yield
-    else:
-        raise TypeError(f"setup() returned {surroundings!r}, which is no context manager")
 
 
 async def serve(hub: Hub[Order, Answer], setup: Setup | None) -> None:
