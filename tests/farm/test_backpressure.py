@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 import parallel
+from parallel.farm.stream import KEPT
 
 from ..support import resident_memory
 
@@ -57,12 +58,15 @@ async def test_an_endless_input_is_read_no_further_than_keeps_the_workers_busy(
     source = Counting()
     xs = source.slowly() if is_async else source
     call = farm.imap if ordered else farm.imap_unordered
+    limit = 4 * 2 * 512
+    if ordered:
+        limit += limit * KEPT
     async with call(keep, xs) as results:
         for taken in range(1, 20):
             for _ in range(50):
                 await anext(results)
             await trio.testing.wait_all_tasks_blocked(0.02)
-            assert source.read - 50 * taken <= 4 * 2 * 512 + 1
+            assert source.read - 50 * taken <= limit + 1
 
 
 @pytest.mark.parametrize("function", [forget, keep])

@@ -203,5 +203,6 @@ class Desk:
         error = answer.error.exception
         for job in [job for job, sent in self._functions.items() if sent == answer.number]:
             self._office.spoil(job, error)
-        for tasks in [sent.tasks for sent in self._sent if sent.number == answer.number]:
-            self._office.miss(self, [task.id for task in tasks], error)
+        for sent in [sent for sent in self._sent if sent.number == answer.number]:
+            self._sent.remove(sent)
+            self._office.miss(self, [task.id for task in sent.tasks], error)
