@@ -312,7 +312,7 @@ def perhaps(number: int) -> str | None:
 async def what_a_farm_gives(farm: parallel.Farm) -> None:
     assert_type(await farm.map(square, [1]), list[int])
     assert_type(await farm.map(fetch, ["a"]), list[bytes])
-    assert_type(await farm.map(square, range(3), on_error="return"), list[int | BaseException])
+    assert_type(await farm.map(square, range(3), on_error="return"), list[int | Exception])
     async for number in farm.imap(square, [1]):
         assert_type(number, int)
     async for data in farm.imap_unordered(fetch, ["a"]):

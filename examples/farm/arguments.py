@@ -33,7 +33,7 @@ def factors(largest: int, number: int) -> list[int]:
 
 
 async def main(on: str, numbers: list[int], largest: int) -> None:
-    answers: list[list[int] | BaseException]
+    answers: list[list[int] | Exception]
     async with open_farm(on) as farm:
         answers = await farm.map(partial(factors, largest), numbers, on_error="return")
     for number, answer in zip(numbers, answers, strict=True):

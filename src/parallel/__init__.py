@@ -20,8 +20,8 @@ The layers, from the bottom up; imports point downwards only:
 * `_service`, `_orders`, `_root_agent`, `_hosts`: a process of the package's own; what the root and
   its agent say to each other; the agent; the hosts of a cluster as the root has them.
 * `_cluster`, `_cluster_file`: `Cluster`; one from a file.
-* `failure`, `_pickled`, `farm`: an exception that travels as a value; values as bytes; many tasks on
-  all slots of a cluster.
+* `failure`, `_pickled`, `farm`: an exception that travels as a value; values as bytes; many tasks
+  on all slots of a cluster.
 * `_showcase`, `_programs`: what the root's agent shows to `python -m parallel top`, and what that
   sees of the programs that run here.
 * `_probe`, `_check`: what `python -m parallel check` runs on a host, and what it makes of it.

@@ -59,7 +59,7 @@ class Maps:
         *,
         policy: Policy = ...,
         on_error: Literal["return"],
-    ) -> list[T | BaseException]: ...
+    ) -> list[T | Exception]: ...
 
     @overload
     async def map(
@@ -79,7 +79,7 @@ class Maps:
         *,
         policy: Policy = ...,
         on_error: Literal["return"],
-    ) -> list[T | BaseException]: ...
+    ) -> list[T | Exception]: ...
 
     async def map(
         self,
@@ -117,7 +117,7 @@ class Maps:
         *,
         policy: Policy = ...,
         on_error: Literal["return"],
-    ) -> Results[T | BaseException]: ...
+    ) -> Results[T | Exception]: ...
 
     @overload
     def imap(
@@ -137,7 +137,7 @@ class Maps:
         *,
         policy: Policy = ...,
         on_error: Literal["return"],
-    ) -> Results[T | BaseException]: ...
+    ) -> Results[T | Exception]: ...
 
     def imap(
         self,
@@ -171,7 +171,7 @@ class Maps:
         *,
         policy: Policy = ...,
         on_error: Literal["return"],
-    ) -> Results[T | BaseException]: ...
+    ) -> Results[T | Exception]: ...
 
     @overload
     def imap_unordered(
@@ -191,7 +191,7 @@ class Maps:
         *,
         policy: Policy = ...,
         on_error: Literal["return"],
-    ) -> Results[T | BaseException]: ...
+    ) -> Results[T | Exception]: ...
 
     def imap_unordered(
         self,
