@@ -39,7 +39,7 @@ from .instructions import (
     Unrunnable,
 )
 from .roster import Worker
-from .sharing import gain, movable
+from .sharing import best_to_take
 from .tasks import Job, Kind, Result, Task
 
 SILENCE = 0.05
@@ -78,11 +78,6 @@ class Plan:
         self._out: list[Instruction] = []
 
     # -- what can be asked -----------------------------------------------------------------------
-
-    @property
-    def workers(self) -> int:
-        """Those that take tasks for anybody."""
-        return self._public
 
     @property
     def busy(self) -> int:
@@ -167,7 +162,7 @@ class Plan:
         """A worker is gone, and what it had with it."""
         worker = self._workers.get(name)
         if worker is not None:
-            for task in self._suspects(worker):
+            for task in worker.suspects:
                 if task.alive:
                     task.attempts += 1
             self._dismiss(worker)
@@ -237,16 +232,12 @@ class Plan:
 
     def _queue(self, task: Task, *, in_front: bool = False) -> None:
         """It is ready for any worker."""
-        if task.is_alone:
-            if in_front:
-                self._alone.appendleft(task)
-            else:
-                self._alone.append(task)
+        queue = self._alone if task.is_alone else task.job.ready
+        if in_front:
+            queue.appendleft(task)
         else:
-            if in_front:
-                task.job.ready.appendleft(task)
-            else:
-                task.job.ready.append(task)
+            queue.append(task)
+        if not task.is_alone:
             self._ready[task.job] = None
 
     def _queue_for(self, name: str, task: Task, now: float) -> None:
@@ -308,11 +299,6 @@ class Plan:
         patience = SILENCE if worker.busy else PATIENCE
         self._deadlines.add(worker, task, max(now, worker.since + patience))
 
-    def _suspects(self, worker: Worker) -> list[Task]:
-        """Which tasks it may be running, as far as can be known from what it has said."""
-        held = [each.task for each in worker.held.values()]
-        return held[:1] if worker.busy else held + [each.task for each in worker.taken.values()]
-
     # -- workers ---------------------------------------------------------------------------------
 
     def _place(self, worker: Worker, now: float) -> None:
@@ -357,7 +343,7 @@ class Plan:
 
     def _kill(self, worker: Worker) -> None:
         self._out.append(Kill(worker.name))
-        for task in self._suspects(worker):
+        for task in worker.suspects:
             if task.alive and not task.policy.retry:
                 task.attempts += 1
         self._dismiss(worker)
@@ -414,27 +400,16 @@ class Plan:
     def _share(self, now: float) -> None:
         """Idle workers take something off busy ones."""
         for thief in list(itertools.islice(self._idle, LOOKS)):
-            best = max(
-                self._next_busy(), key=lambda worker: gain(worker, now, backups=self._backups)
-            )
-            if gain(best, now, backups=self._backups) <= 0:
+            looked_at = list(itertools.islice(self._busy, LOOKS))
+            for worker in looked_at:
+                self._busy.move_to_end(worker)  # others the next time
+            victim, tasks = best_to_take(looked_at, now, backups=self._backups)
+            if victim is None:
                 break
-            running = best.running
-            if waiting := movable(best):
-                tasks = waiting[len(waiting) // 2 :]
-                self._take_back(best, tasks)
-                self._place(best, now)
-            else:
-                assert running is not None
-                tasks = [running]
+            if tasks[0] is not victim.running:
+                self._take_back(victim, tasks)
+                self._place(victim, now)
             self._send(thief, tasks, now)
             self._place(thief, now)
         if self._idle:
             self._patrol = now + PATROL
-
-    def _next_busy(self) -> list[Worker]:
-        """A few, others each time."""
-        looked_at = list(itertools.islice(self._busy, LOOKS))
-        for worker in looked_at:
-            self._busy.move_to_end(worker)
-        return looked_at

@@ -140,6 +140,12 @@ class Worker:
         return None
 
     @property
+    def suspects(self) -> list[Task]:
+        """Which tasks it may be running, as far as can be known from what it has said."""
+        held = [each.task for each in self.held.values()]
+        return held[:1] if self.busy else held + [each.task for each in self.taken.values()]
+
+    @property
     def waiting(self) -> list[Task]:
         """What stands behind that."""
         return [held.task for held in itertools.islice(self.held.values(), 1, None)]

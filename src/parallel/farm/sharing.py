@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .roster import Worker
 from .tasks import Task
 
@@ -13,6 +15,22 @@ SLOW = 3.0
 
 SLOW_FROM = 0.2
 """Seconds before which none is one."""
+
+
+def best_to_take(
+    workers: Sequence[Worker], now: float, *, backups: bool
+) -> tuple[Worker | None, list[Task]]:
+    """Of which of these to take what: half of what waits there, or a copy of what runs.
+
+    None where nothing pays.
+    """
+    best = max(workers, key=lambda worker: gain(worker, now, backups=backups))
+    if gain(best, now, backups=backups) <= 0:
+        return None, []
+    if waiting := movable(best):
+        return best, waiting[len(waiting) // 2 :]
+    assert best.running is not None
+    return best, [best.running]
 
 
 def movable(worker: Worker) -> list[Task]:
