@@ -15,7 +15,16 @@ import trio
 import trio.testing
 
 import parallel
-from parallel.farm import Done, Kind, Policy, Status, TaskLost, TaskTimeout
+from parallel.farm import (
+    Done,
+    Kind,
+    Policy,
+    Status,
+    TaskLost,
+    TaskTimeout,
+    WorkerJoined,
+    WorkerLeft,
+)
 
 
 @pytest.fixture
@@ -233,3 +242,33 @@ async def test_a_slow_task_at_the_head_of_a_map_stops_nobody(
         return x
 
     assert await farm.map(first_waits_for_last, range(10_000)) == list(range(10_000))
+
+
+async def test_events_of_workers_end_with_their_farm(tree: None) -> None:
+    seen: list[WorkerJoined | WorkerLeft] = []
+
+    async def watch(farm: parallel.Farm) -> None:
+        async for event in farm.worker_events():
+            seen.append(event)
+
+    async with trio.open_nursery() as nursery:
+        async with parallel.open_farm(workers=1) as farm:
+            nursery.start_soon(watch, farm)
+            await farm.map(square, [1])
+    joined, left = seen
+    assert isinstance(joined, WorkerJoined) and isinstance(left, WorkerLeft)
+    assert joined.worker == left.worker
+
+
+async def test_a_closed_algorithm_takes_no_tasks_and_what_had_ended_can_be_taken(
+    farm: parallel.Farm,
+) -> None:
+    algorithm = farm.algorithm(square)
+    await algorithm.submit(3)
+    while not farm._mailbox.done:
+        await trio.sleep(0.001)
+    algorithm.close()
+    with pytest.raises(trio.ClosedResourceError):
+        await algorithm.submit(4)
+    assert [done.value async for done in farm.results()] == [9]
+    assert farm.pending == farm.target == 0

@@ -290,8 +290,14 @@ async def test_a_copy_of_a_straggler_runs_where_nobody_else_does_and_counts(
 
 async def test_without_backups_there_is_no_copy(tmp_path: Path, tree: None) -> None:
     async with parallel.open_farm(workers=2, backups=False) as farm:
-        with trio.move_on_after(1.5) as limit:
-            await farm.map(Straggler(tmp_path / "began"), range(10))
+        algorithm = farm.algorithm(Straggler(tmp_path / "began"))
+        for x in (0, 1, 2):
+            await algorithm.submit(x)
+        assert sorted([done.value async for done in farm.results()]) == [0, 1, 2]
+        await algorithm.submit(3)  # alone, so that nobody takes it as one that waits
+        with trio.move_on_after(1.0) as limit:
+            async for _ in farm.results():
+                pass
         assert limit.cancelled_caught, "a second one would have ended at once"
 
 

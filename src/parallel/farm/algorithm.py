@@ -55,6 +55,7 @@ class Algorithm(Generic[T]):
         self.policy = policy
         """What `submit` takes where it is told nothing else."""
         self.is_open = False
+        self._is_closed = False
         mailbox.algorithms.append(self)
 
     @property
@@ -98,12 +99,14 @@ class Algorithm(Generic[T]):
             attempts: So many workers it may take along.
 
         Each of the last four is as the algorithm's `policy` says where it is not given. Cancelled
-        while it waits, it has submitted nothing.
+        while it waits, it has submitted nothing. Raises `trio.ClosedResourceError` after `close`.
         """
         await trio.lowlevel.checkpoint()
-        while self.pending >= self.target:
+        while self.pending >= self.target and not self._is_closed:
             self._stream.check()
             await self._room.park()
+        if self._is_closed:
+            raise trio.ClosedResourceError("this algorithm has been closed")
         self._submit(args, worker, tag, do_it_anyway, retry, timeout, attempts)
 
     def _submit(
@@ -137,9 +140,26 @@ class Algorithm(Generic[T]):
             self._mailbox.done.append(done)
         self._mailbox.wake()
 
+    def close(self) -> None:
+        """Forget the tasks that have not ended, and let the workers forget the function.
+
+        What has ended can still be taken. An algorithm that is not closed ends with its farm.
+        """
+        self._is_closed = True
+        self.is_open = False
+        self._stream.close()
+        self._room.unpark_all()
+        self._let_go()
+        self._mailbox.wake()
+
+    def _let_go(self) -> None:
+        if self._is_closed and not self._untaken and self in self._mailbox.algorithms:
+            self._mailbox.algorithms.remove(self)
+
     def taken(self) -> None:
         """Somebody has one of its results."""
         self._untaken -= 1
+        self._let_go()
         self.make_room()
         if not self.pending:
             self._mailbox.wake()

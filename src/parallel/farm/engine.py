@@ -62,6 +62,8 @@ class Engine:
         self.desks: dict[str, Desk] = {}
         self.streams: dict[int, Stream] = {}
         self.observers: list[Observer] = []
+        self.at_end: list[Callable[[], None]] = []
+        """What those want to do who wait for events that will not come any more."""
         self.deaths: dict[str, BaseException] = {}
         self.failed: BaseException | None = None
         """Why no stream will get anything any more."""
@@ -216,6 +218,11 @@ class Engine:
             self.broken = error
             self.fail(error)
             self.on_broken()
+
+    def end(self) -> None:
+        """Nothing will happen any more."""
+        for call in self.at_end:
+            call()
 
     def close(self) -> None:
         """Nobody wants anything any more."""

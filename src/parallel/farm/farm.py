@@ -166,7 +166,7 @@ class Farm(Maps):
         await self._staff.remove(name)
 
     async def worker_events(self) -> AsyncIterator[WorkerJoined | WorkerLeft]:
-        """Those that are there now, then each that comes or goes."""
+        """Those that are there now, then each that comes or goes. Ends with the farm."""
         send, receive = trio.open_memory_channel[WorkerJoined | WorkerLeft](math.inf)
 
         def observe(event: Event) -> None:
@@ -176,11 +176,13 @@ class Farm(Maps):
         for name, place in self.workers.items():
             send.send_nowait(WorkerJoined(name, place))
         self._engine.observers.append(observe)
+        self._engine.at_end.append(send.close)
         try:
             async for event in receive:
                 yield event
         finally:
             self._engine.observers.remove(observe)
+            self._engine.at_end.remove(send.close)
 
     # -- what there is to see --------------------------------------------------------------------
 
@@ -252,6 +254,7 @@ async def open_farm(
             except BaseException as exc:  # noqa: ASYNC103  # raised below, and in no group
                 error = exc
             nursery.cancel_scope.cancel()
+        engine.end()
         if engine.broken is not None and (error is None or isinstance(error, trio.Cancelled)):
             raise engine.broken
         if error is not None:
