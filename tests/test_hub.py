@@ -247,18 +247,19 @@ async def test_disconnected_says_what_became_of_a_worker(tree: None, end: str) -
                 except (ValueError, parallel.WorkerDied):
                     assert end.split()[-1] in ("raise", "killed", "exit")
 
-        async for event in hub.listen():
-            if event.client.pid == os.getpid():
-                continue
-            match event:
-                case Message(client, value):
-                    assert value == "hello"
-                    assert client.name == "talk_and"
-                    assert client.label == "worker"
-                    if end.endswith("sleep"):
-                        scope.cancel()
-                case Disconnected(client, reason):
-                    break
+        with hub.open_channel():  # who has said its end holds nobody up
+            async for event in hub.listen():
+                if event.client.pid == os.getpid():
+                    continue
+                match event:
+                    case Message(client, value):
+                        assert value == "hello"
+                        assert client.name == "talk_and"
+                        assert client.label == "worker"
+                        if end.endswith("sleep"):
+                            scope.cancel()
+                    case Disconnected(client, reason):
+                        break
         if kind is None:
             assert reason is None
         else:
