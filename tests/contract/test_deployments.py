@@ -479,9 +479,11 @@ async def cancel_in_the_middle(deployment: Deployment) -> None:
 async def test_what_no_executor_can_end_is_waited_for_and_then_left_behind() -> None:
     _go_on.clear()
     with futures.ThreadPoolExecutor(1) as executor:
-        with pytest.warns(RuntimeWarning, match="ThreadPoolExecutor, which cannot end them"):
-            await cancel_in_the_middle(Executor(executor, workers=1, grace=0.1))
-        _go_on.set()
+        try:
+            with pytest.warns(RuntimeWarning, match="ThreadPoolExecutor, which cannot end them"):
+                await cancel_in_the_middle(Executor(executor, workers=1, grace=0.1))
+        finally:
+            _go_on.set()
 
 
 async def test_other_pythons_that_cannot_be_run_are_named() -> None:

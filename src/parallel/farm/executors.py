@@ -92,7 +92,8 @@ class Executor(Deployment):
             await self._end_of(future)
         except trio.Cancelled:
             if not future.cancel():
-                with trio.move_on_after(self._grace, shield=True):
+                with trio.move_on_after(self._grace) as scope:
+                    scope.shield = True
                     await self._end_of(future)
                 if not future.done():
                     self._warn()
