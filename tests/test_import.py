@@ -75,7 +75,7 @@ def test_each_public_name_is_there_and_says_what_it_is() -> None:
 
 def test_what_type_checkers_know_is_what_there_is() -> None:
     lazily = {name for names in parallel._NAMES.values() for name in names.split()}
-    assert public_names() == lazily | {"errors"}
+    assert public_names() == lazily | set(parallel._MODULES)
 
 
 def test_a_star_imports_every_public_name() -> None:
@@ -203,3 +203,7 @@ def test_modules_of_the_package_reload() -> None:
         importlib.reload(parallel)
         parallel.run
     """)
+
+
+def test_the_farm_s_names_are_there_with_the_package() -> None:
+    in_fresh_interpreter("import parallel; parallel.farm.Policy(timeout=1.0)")

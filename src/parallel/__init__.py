@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import errors as errors
+    from . import farm as farm
     from ._api import run as run
     from ._api import spawn as spawn
     from ._channel import Channel as Channel
@@ -98,16 +99,17 @@ _NAMES = {
     "farm.farm": "Farm open_farm",
     "placement": "Host Placement least_loaded random random_in round_robin",
 }
+_MODULES = ("errors", "farm")
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 if not TYPE_CHECKING:  # a type checker shall still say that a name does not exist
-    __all__ = sorted({*_HOMES, "errors"})  # noqa: PLE0605  # one list serves both
+    __all__ = sorted({*_HOMES, *_MODULES})  # noqa: PLE0605  # one list serves both
 
     def __getattr__(name: str) -> object:
         """Load a public name from the module that defines it."""
-        if name == "errors":
-            return import_module(".errors", __name__)
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
         if name not in _HOMES:
             text = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(text, name=name, obj=sys.modules[__name__])
@@ -117,4 +119,4 @@ if not TYPE_CHECKING:  # a type checker shall still say that a name does not exi
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "errors"})
+    return sorted({*globals(), *_HOMES, *_MODULES})

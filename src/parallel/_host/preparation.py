@@ -47,7 +47,7 @@ def prepare(settings: HostSettings) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # what a killed worker printed is not lost
     for name in dir(parallel):
-        if name not in ("Farm", "open_farm"):
+        if name not in ("Farm", "farm", "open_farm"):
             getattr(parallel, name)  # loads it, once for all workers
     for name in settings.preload:
         _preload(name, settings)

@@ -65,7 +65,7 @@ def describe(exc: BaseException) -> tuple[bytes | None, str, str, str]:
     try:
         pickled: bytes | None = pickle.dumps(exc, PROTOCOL)
         pickle.loads(pickled or b"")
-    except Exception:
+    except Exception:  # as text then
         pickled = None
     kind = type(exc)
     module = "" if kind.__module__ == "builtins" else kind.__module__ + "."

@@ -186,10 +186,10 @@ def _dumps(value: Any) -> bytes | None:
     """What the main module defines is there by name: the same program will read it."""
     try:
         return pickle.dumps(value, 5)
-    except Exception:
+    except Exception:  # plain pickle cannot
         pass
     try:
         data: bytes = cloudpickle.dumps(value, protocol=5)
-    except Exception:
+    except Exception:  # nothing can: it is delivered, and not kept
         return None
     return data

@@ -225,7 +225,7 @@ class _Server:
         report = Report(results, self.current, True, self.read)
         try:
             self.hub.send_nowait(self.client, report)
-        except Exception:
+        except Exception:  # it would be the task's
             self.results = results  # when the task is done then
 
     async def _report(self, begun: int | None = None, *, busy: bool = False) -> None:
