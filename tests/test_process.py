@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import parallel
+from parallel._connection import close_connections
 
 
 @pytest.fixture
@@ -132,3 +133,18 @@ async def test_a_channel_closed_by_what_ends_there_is_closed(
         with pytest.raises(trio.ClosedResourceError):
             await channel.send("too late")
     assert await process.result() == "nobody is left"
+
+
+async def return_when_told(hub: parallel.Hub[Any, Any], gate: Path) -> str:
+    await trio.to_thread.run_sync(gate.read_bytes)
+    return "done"
+
+
+async def test_a_process_is_seen_to_its_end_when_all_that_was_left_open_is_closed(
+    tree: None, gate: Path
+) -> None:
+    async with trio.open_nursery() as nursery:
+        _, process = await parallel.spawn(return_when_told, gate, nursery=nursery)
+        close_connections(None)
+        await trio.to_thread.run_sync(gate.write_bytes, b"")
+        assert (await process.wait()).value == "done"

@@ -217,6 +217,10 @@ class Connection(Sender):
         self.settled.set()
         self.endpoint.stop_reading()
 
+    def leave_to_owner(self) -> None:
+        """`close_connections` passes it by: a task may be about to read it to its end."""
+        _connections.discard(self)
+
     def _notify_closing(self) -> None:
         try:
             trio.lowlevel.notify_closing(self.endpoint.sock)
@@ -228,7 +232,10 @@ class Connection(Sender):
 
 
 def close_connections(reset: Reset | None) -> None:
-    """Close every connection that this process has left open, properly or with a reason."""
+    """Close every connection that this process has left open, properly or with a reason.
+
+    But not those to its own workers, which `Process.live` sees to their ends.
+    """
     for connection in list(_connections):
         connection.close(reset)
         connection.release(reset)

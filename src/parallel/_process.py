@@ -41,6 +41,7 @@ class Process(Generic[T_co]):
     def __init__(self, child: Child, control: Connection) -> None:
         self._child = child
         self._control = control
+        control.leave_to_owner()
         self._verdict: Ending[T_co] | None = None
         """What the worker has said; it stands, however the process ends."""
         self._last_words: BaseException | None = None
