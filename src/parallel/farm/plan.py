@@ -184,13 +184,13 @@ class Plan:
         worker.heard(now, len(results), sum(result.seconds for result in results))
         for result in results:
             task = worker.has_run(result.task)
-            if task is not None and task.alive:
+            if task is not None and task.is_wanted:
                 task.job.measured(result.seconds, task.args, result.value)
                 self._end(task, now)
                 self._out.append(Finished(task, result, name))
         if begun is not None and (task := worker.has_begun(begun)) is not None:
             worker.busy = busy
-            if not task.alive:
+            if not task.is_wanted:
                 self._end_soon(worker, task, now)
             elif task.policy.timeout is not None:
                 self._deadlines.add(worker, task, now + task.policy.timeout)
@@ -257,7 +257,7 @@ class Plan:
         """What a worker had that goes or has gone: to others, in front, if that may be."""
         again: list[Task] = []
         for task in tasks:
-            if not task.alive or task.holders or task.job.cancelled:
+            if not task.is_wanted or task.holders:
                 continue  # nobody wants it, or somebody else has it too
             task.job.outstanding.discard(task)
             policy = task.policy
