@@ -129,6 +129,10 @@ class _Server:
 
     async def _work(self) -> None:
         while True:
+            if self.long and self.results and not self.queue:
+                # What comes next is likely to be here: then one message tells of both.
+                for _ in range(2):
+                    await trio.lowlevel.checkpoint()
             while not self.queue:
                 if self.results:
                     await self._report()
