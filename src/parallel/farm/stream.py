@@ -209,9 +209,7 @@ class Stream:
             return
         self.done.append(done)
         if self._parked and (
-            len(self.done) >= self._enough
-            or done.error is not None
-            or self.job.tasks <= self._low
+            len(self.done) >= self._enough or done.error is not None or self.job.tasks <= self._low
         ):
             self._parked.unpark_all()
 
