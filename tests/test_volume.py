@@ -82,7 +82,7 @@ async def test_a_broadcast_reaches_a_hundred_processes(tree: None) -> None:
     assert grown < 101 * 65_536 + 8 * MIB
 
 
-@pytest.mark.parametrize("slow", ["drop", "disconnect"])
+@support.in_turn("slow", ["drop", "disconnect"])
 async def test_one_slow_client_among_a_hundred_is_in_nobody_s_way(tree: None, slow: str) -> None:
     taken: list[int] = []
     messages: list[object] = [bytes(10_000)] * 100
