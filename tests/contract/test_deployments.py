@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -46,7 +46,7 @@ from parallel.launch.local import Local
 
 from ..programs import tasks
 from ..servers import program
-from ..support import IMPORT_PATH, ROOT, eventually
+from ..support import IMPORT_PATH, ROOT, case, eventually
 
 CLOSURES, ASYNC, SETUP, ASYNC_SETUP, TIMEOUTS, KILLS = (
     "closures",
@@ -106,8 +106,6 @@ EXECUTORS: dict[str, Callable[[], AbstractContextManager[futures.Executor]]] = {
 }
 needs_loky = [pytest.mark.packages("loky"), pytest.mark.slow]
 KINDS = [
-    "processes",
-    "processes of another host",
     "sequential",
     "two in turns",
     "threads",
@@ -131,13 +129,6 @@ def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
 async def place(kind: tuple[str, Any]) -> AsyncIterator[Place]:
     name, executor = kind
     match name:
-        case "processes":
-            async with parallel.init(grace=2.0):
-                yield Place(Processes(2), ALL)
-        case "processes of another host":
-            cluster = parallel.Cluster([Local(name="far", python=sys.executable)])
-            async with parallel.init(grace=2.0, cluster=cluster):
-                yield Place(Processes({"far": 2}), ALL)
         case "sequential":
             yield Place(Sequential(), {CLOSURES, ASYNC, SETUP, ASYNC_SETUP})
         case "two in turns":
@@ -403,6 +394,36 @@ async def test_a_task_can_be_a_command(place: Place) -> None:
     assert (error.returncode, error.stderr) == (3, "I cannot go on")
 
 
+# -- all of it in one tree -----------------------------------------------------------------------
+
+
+def contract() -> dict[str, Callable[..., Awaitable[None]]]:
+    """The tests above: those that take a place."""
+    return {
+        name: test
+        for name, test in globals().items()
+        if name.startswith("test_") and list(inspect.signature(test).parameters)[:1] == ["place"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("hosts", "workers"), [([], 2), (["far"], {"far": 2})], ids=["here", "on another host"]
+)
+async def test_all_of_it_holds_on_processes(
+    hosts: list[str], workers: int | dict[str, int], tmp_path: Path
+) -> None:
+    cluster = parallel.Cluster([Local(name=name, python=sys.executable) for name in hosts])
+    async with parallel.init(grace=2.0, cluster=cluster):
+        before = [child.name for child in (await parallel.processes()).children]
+        for name, test in contract().items():
+            with case(name):
+                arguments: list[object] = [Place(Processes(workers), ALL)]
+                if "tmp_path" in inspect.signature(test).parameters:
+                    arguments.append(tmp_path)
+                await test(*arguments)
+                assert [child.name for child in (await parallel.processes()).children] == before
+
+
 # -- engines with a program of their own ---------------------------------------------------------
 
 
@@ -411,11 +432,7 @@ def run_contract(*argv: str) -> None:
     env = {**os.environ, "PYTHONPATH": IMPORT_PATH}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" passed") == sum(
-        name.startswith("test_") and "place" in inspect.signature(test).parameters
-        for name, test in list(globals().items())
-        if inspect.iscoroutinefunction(test)
-    )
+    assert done.stdout.count(" passed") == len(contract())
 
 
 PROGRAM = str(ROOT / "tests/programs/contract.py")
