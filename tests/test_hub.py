@@ -589,6 +589,7 @@ async def test_a_client_that_floods_does_not_starve_the_others(hub: Hub) -> None
         assert before < 64
 
 
+@pytest.mark.own_tree  # it leaves channels to the end of `init`
 async def test_workers_that_flood_do_not_starve_the_others(tree: None) -> None:
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
         for _ in range(3):

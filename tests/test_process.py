@@ -142,6 +142,7 @@ async def return_when_told(hub: parallel.Hub[Any, Any], gate: Path) -> str:
     return "done"
 
 
+@pytest.mark.own_tree
 async def test_a_process_is_seen_to_its_end_when_all_that_was_left_open_is_closed(
     tree: None, gate: Path
 ) -> None:
