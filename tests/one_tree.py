@@ -13,6 +13,7 @@ import os
 import queue
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import outcome
@@ -103,8 +104,9 @@ class Tree:
 
     def close(self) -> None:
         """Leave `init`; nothing is left then."""
-        self.token.run_sync_soon(self.send.close)
-        self._wait()
+        with suppress(trio.RunFinishedError):  # it has failed in the middle of a test
+            self.token.run_sync_soon(self.send.close)
+            self._wait()
         left = support.wait_until_gone(self.mark, 1.0)
         support.kill_all(left)
         assert not left, f"processes left behind: {left}"
