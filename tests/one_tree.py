@@ -76,6 +76,7 @@ class Tree:
         self.token = trio.lowlevel.current_trio_token()
         os.environ[support.MARK] = self.mark
         async with parallel.init(grace=2.0):
+            del os.environ[support.MARK]  # what others start between two tests is not its own
             self._tell(outcome.Value(None))
             async for function in self.functions:
                 self._tell(await outcome.acapture(self._run, function))

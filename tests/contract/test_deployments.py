@@ -117,10 +117,15 @@ EXECUTOR = {CLOSURES, ASYNC, SETUP}
 ALL = {CLOSURES, ASYNC, SETUP, ASYNC_SETUP, TIMEOUTS, KILLS}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _resource_tracker() -> None:
+    """Spawned processes have one in common, which no test's mark is on."""
+    resource_tracker.ensure_running()
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
     """What runs the tasks, and the engine that takes longest to start."""
-    resource_tracker.ensure_running()  # spawned processes have one, once for all
     with EXECUTORS.get(request.param, nullcontext)() as executor:
         yield request.param, executor
 
@@ -457,7 +462,6 @@ def test_all_of_it_holds_under_mpi() -> None:
 
 
 async def test_a_broken_executor_ends_the_farm_and_is_its_cause() -> None:
-    resource_tracker.ensure_running()
     with futures.ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         with pytest.raises(NoWorkers) as caught:
             async with parallel.open_farm(Executor(executor, workers=1)) as farm:
