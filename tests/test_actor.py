@@ -21,6 +21,7 @@ from parallel.abc import Launcher, Shell
 from parallel.errors import HostUnreachable
 from parallel.launch.actor import Actor
 
+from .programs.distant import echo, use_all_of_it
 from .servers.tractor import open_actors
 from .support import alone, eventually, kill_all, marked_processes
 
@@ -78,6 +79,30 @@ async def test_another_process_opens_it_as_a_cluster_s_does() -> None:
         async with parallel.init(grace=2.0), Actor(portal).prepare() as launcher:
             for _ in range(2):
                 assert await parallel.run(use, launcher) == bytes(range(256)) * 1000
+
+
+async def test_a_program_uses_it_as_any_host_and_the_actor_goes_on() -> None:
+    async with open_actors("gpu", modules=MODULES) as [portal]:
+        cluster = parallel.Cluster([Actor(portal, python=sys.executable)])
+        async with parallel.init(cluster=cluster, grace=2.0):
+            await use_all_of_it("gpu")
+        assert is_alive(await portal.run(own_pid))
+
+
+async def test_a_cancelled_actor_s_host_has_died_and_nothing_is_left_there(mark: str) -> None:
+    """What is cancelled here ends there as it does on any host; this is the other direction."""
+    async with open_actors("gpu", modules=MODULES) as [portal]:
+        cluster = parallel.Cluster([Actor(portal, python=sys.executable)])
+        async with parallel.init(cluster=cluster, grace=1.0):
+            with pytest.raises(parallel.HostDied) as died, trio.fail_after(30):
+                async with parallel.spawn(echo, where="gpu") as (channel, process):
+                    await channel.send("ping")
+                    assert await channel.receive() == "ping"
+                    await portal.cancel_actor()
+                    await channel.receive()
+            assert died.value.host == "gpu"
+            await eventually(lambda: not is_alive(process.pid))
+            await eventually(lambda: "parallel-agent" not in marked_processes(mark).values())
 
 
 async def test_an_actor_that_may_not_is_told_how_it_would() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,14 +13,16 @@ from pathlib import Path
 import pytest
 import trio
 
+import parallel
 from parallel._bootstrap import open_host
 from parallel.abc import Launcher
 from parallel.errors import HostUnreachable
 from parallel.launch.slurm import Slurm
 
+from .programs.distant import use_all_of_it, where_am_i
 from .servers.slurm import Slurm as Server
 from .servers.slurm import open_slurm
-from .support import eventually
+from .support import IMPORT_PATH, eventually
 
 needs_slurm = pytest.mark.needs("munged", "slurmctld", "slurmd", "srun", "salloc")
 PROGRAMS = Path(__file__).with_name("programs")
@@ -166,6 +169,83 @@ async def test_in_a_job_its_nodes_are_used(server: Server, monkeypatch: pytest.M
             async with Slurm(3).allocate():
                 pass
         assert server.jobs() == [job]
+
+
+# A whole program
+
+
+@needs_slurm
+async def test_a_program_uses_the_nodes_that_it_asks_for(server: Server) -> None:
+    cluster = parallel.Cluster([Slurm(2, **SETTINGS)])  # type: ignore[arg-type]
+    async with parallel.init(cluster=cluster, grace=2.0):
+        assert [host.name for host in parallel.hosts()] == ["root", "node0", "node1"]
+        assert await parallel.run(where_am_i, "node1", where="node0") == ["node0", "node1"]
+        await use_all_of_it("node1")
+    assert server.jobs() == []
+
+
+IN_A_JOB = """
+import sys, trio, parallel
+from tests.programs.distant import where_am_i
+
+async def main():
+    async with parallel.init(cluster=parallel.Cluster.from_slurm(root_slots=1)):
+        print(*[host.name for host in parallel.hosts()])
+        print(*await parallel.run(where_am_i, "node1", where="node0"))
+
+trio.run(main)
+"""
+
+
+@needs_slurm
+@pytest.mark.parametrize("how", ["salloc", "sbatch"])
+async def test_a_program_in_a_job_has_its_nodes_by_from_slurm(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
+) -> None:
+    """Run by `salloc` here, and by Slurm on the first node, as a batch script."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", IMPORT_PATH)
+    program, output = tmp_path / "program.py", tmp_path / "output"
+    program.write_text(IN_A_JOB)
+    if how == "salloc":
+        lines = server.ask("salloc", "--nodes=2", sys.executable, str(program))
+    else:
+        server.ask(
+            "sbatch", "--nodes=2", f"--output={output}", f"--wrap={sys.executable} {program}"
+        )
+        await eventually(lambda: not server.jobs(), 60)
+        lines = output.read_text().splitlines()
+    assert lines == ["root node0 node1", "node0 node1"]
+
+
+@needs_slurm
+async def test_check_has_a_row_for_each_node_of_an_allocation_in_a_file(
+    server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(f"[[hosts]]\nslurm = {{ nodes = 2 }}\npython = {json.dumps(sys.executable)}\n")
+    words = [sys.executable, "-m", "parallel", "check", "--json", "--cluster", str(file)]
+    found = await trio.run_process(words, capture_stdout=True, check=False)
+    rows = json.loads(found.stdout)
+    assert [(row["host"], row["status"], row["error"]) for row in rows] == [
+        ("node0", "ok", None),
+        ("node1", "ok", None),
+    ]
+    assert found.returncode == 0
+    assert all(row["round_trip"] > 0 and row["cores"] for row in rows)
+    assert server.jobs() == []
+
+
+@needs_slurm
+async def test_check_says_why_there_is_no_allocation(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text('[[hosts]]\nslurm = { nodes = 2, options = ["--partition=none-such"] }\n')
+    words = [sys.executable, "-m", "parallel", "check", "--cluster", str(file)]
+    found = await trio.run_process(words, capture_stdout=True, check=False)
+    assert found.returncode == 1
+    table, error, *_ = found.stdout.decode().split("\n\n")
+    assert table.splitlines()[1].split()[:3] == ["slurm", "not", "started"]
+    assert "partition" in error
 
 
 @needs_slurm

@@ -10,11 +10,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import cloudpickle
 import pytest
 import trio
 
+import parallel
 from parallel._bootstrap import open_host
 from parallel.abc import Launcher
 from parallel.errors import HostUnreachable
@@ -25,6 +27,7 @@ from parallel.launch.slurm import Slurm
 from parallel.launch.ssh import Ssh
 from parallel.testing import open_hosts
 
+from ..programs.distant import use_all_of_it
 from ..servers.openssh import open_sshd
 from ..servers.slurm import Slurm as SlurmServer
 from ..servers.slurm import open_slurm
@@ -57,8 +60,17 @@ def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, SlurmServer | No
 
 
 @pytest.fixture
+def user() -> dict[str, Any]:
+    """Who logs in over ssh: not who runs the tests."""
+    return {"user": "alice", "uid": 4321}
+
+
+@pytest.fixture
 async def make(
-    kind: tuple[str, SlurmServer | None], mark: str, monkeypatch: pytest.MonkeyPatch
+    kind: tuple[str, SlurmServer | None],
+    user: dict[str, Any],
+    mark: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Open]:
     name, server = kind
     match name:
@@ -70,10 +82,10 @@ async def make(
             async with open_hosts(1, env={MARK: mark}) as [host]:
                 yield partial(replace, host)
         case "openssh":
-            with open_sshd(user="alice", uid=4321) as sshd:
+            with open_sshd(**user) as sshd:
                 yield partial(Ssh, sshd.name, config=str(sshd.config), python=sys.executable)
         case "command ssh":
-            with open_sshd(user="alice", uid=4321) as sshd:
+            with open_sshd(**user) as sshd:
                 words = ["ssh", "-F", str(sshd.config), sshd.name]
                 yield partial(Command, words, name="command", python=sys.executable)
         case "slurm":
@@ -281,3 +293,15 @@ async def test_a_start_that_hangs_ends_at_the_timeout(make: Open) -> None:
             pass
     assert "0.5 s" in str(caught.value)
     assert "connect_timeout=" in str(caught.value)
+
+
+# With all the rest
+
+
+@pytest.mark.parametrize("user", [{}], ids=[""])  # who may execute this Python
+async def test_a_program_uses_the_host_like_any_other(make: Open) -> None:
+    launcher = make()
+    if isinstance(launcher, Actor):
+        pytest.skip("it is prepared by the program that uses it: see test_actor")
+    async with parallel.init(cluster=parallel.Cluster([launcher]), grace=2.0):
+        await use_all_of_it(launcher.name)
