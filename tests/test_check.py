@@ -24,6 +24,8 @@ from parallel.launch.local import Local
 from parallel.launch.ssh import Ssh
 from parallel.testing import open_hosts
 
+from .test_bootstrap import another_python
+
 
 class Nodes(Allocation):
     """Launchers from one place, or an error."""
@@ -116,16 +118,23 @@ async def test_each_host_of_a_file_gets_a_row_and_each_failure_says_what_would_m
 async def test_the_hosts_of_an_allocation_have_a_row_each_and_one_that_fails_has_one() -> None:
     nodes = Nodes(Local(name="node0"), Local(name="node1", setup="exit 3"))
     none = Nodes(error=ParallelError("no nodes are free"))
-    reports = await check(Cluster([none, nodes, Local(name="old", python="no-such-python")]))
+    reports = await check(Cluster([none, nodes, Local(name="none", python="no-such-python")]))
     assert [(report.host, report.status) for report in reports] == [
         ("nodes", "failed"),
         ("node0", "ok"),
         ("node1", "not started"),
-        ("old", "not started"),
+        ("none", "not started"),
     ]
     assert reports[0].error == "no nodes are free"
     assert reports[1].error is None
     assert "exited with code 3" in str(reports[2].error)
+
+
+async def test_a_host_with_another_python_is_told_how_it_would_do() -> None:
+    (report,) = await check(Cluster([Local(name="old", python=another_python())]))
+    assert (report.host, report.status) == ("old", "wrong Python")
+    assert report.error is not None
+    assert "python=" in report.error
 
 
 async def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from parallel import Cluster, ParallelError
 from parallel._cluster_file import read_cluster
 from parallel.launch.command import Command
 from parallel.launch.local import Local
+from parallel.launch.slurm import Slurm
 from parallel.launch.ssh import Ssh
 
 
@@ -69,10 +70,9 @@ def test_each_kind_of_host_becomes_its_launcher_with_its_settings(file: Path) ->
 
 
 def test_an_allocation_takes_its_settings_inside_and_outside_of_its_table(file: Path) -> None:
-    slurm = pytest.importorskip("parallel.launch.slurm")
     file.write_text('[[hosts]]\nslurm = { nodes = 2 }\npython = "python3"\n')
     (source,) = Cluster.from_toml(str(file)).sources
-    assert isinstance(source, slurm.Slurm)
+    assert isinstance(source, Slurm)
     file.write_text("[[hosts]]\nslurm = { nodes = 2 }\nnodes = 3\n")
     with pytest.raises(ParallelError, match=r"number 1: nodes is there twice"):
         read_cluster(file)

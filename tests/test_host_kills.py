@@ -96,12 +96,14 @@ class Tree:
         (entry,) = [each for each in read_table(current_member().table)[1] if each.name == AGENT]
         return entry.pid
 
-    def workers_here(self) -> dict[int, str]:
+    def here(self) -> dict[int, str]:
+        """What runs on the root's own host."""
         elsewhere = {pid for host in self.hosts for pid in host.sshd.server.pids()}
         found = marked_processes(self.mark).items()
-        return {
-            pid: name for pid, name in found if pid not in elsewhere and name not in ROOT_PROGRAMS
-        }
+        return {pid: name for pid, name in found if pid not in elsewhere}
+
+    def workers_here(self) -> dict[int, str]:
+        return {pid: name for pid, name in self.here().items() if name not in ROOT_PROGRAMS}
 
     async def pick(self) -> tuple[Host, Host]:
         """Two hosts that are there, when there are two."""
@@ -303,6 +305,33 @@ async def test_when_the_root_s_agent_is_killed_all_other_hosts_end_and_can_be_ad
             async with trio.open_nursery() as adding:
                 adding.start_soon(tree.restart, first)
                 adding.start_soon(tree.restart, second)
+
+
+def strike_own_fork_server(tree: Tree, host: Host, levels: Sequence[Level]) -> int:
+    kill(named(tree.here(), "parallel-forkse"))
+    return 0
+
+
+def strike_own_keeper(tree: Tree, host: Host, levels: Sequence[Level]) -> int:
+    kill(named(tree.here(), "parallel-keeper"))
+    return 0
+
+
+@pytest.mark.parametrize("strike", [strike_own_fork_server, strike_own_keeper])
+async def test_when_the_root_s_own_host_dies_so_does_everything_on_all_hosts(
+    strike: Strike, mark: str
+) -> None:
+    """Its calls know at once, those elsewhere too; then it can begin anew with the same hosts."""
+    with open_ssh_hosts(2) as hosts:
+        for _ in range(max(2, ROUNDS // 10)):
+            cluster = parallel.Cluster([ssh(host.sshd) for host in hosts])
+            async with parallel.init(cluster=cluster, grace=GRACE, heartbeat=HEARTBEAT):
+                tree = Tree(cluster, hosts, mark)
+                outcome = await strike_once(tree, hosts[0], hosts[1], strike)
+                await until_gone(lambda: marked_processes(mark), outcome, LIMIT)
+                for host in hosts:
+                    await until_gone(host.pids, outcome, LIMIT)
+                check_host(outcome, "root", "its (fork server|keeper) .*was killed by SIGKILL")
 
 
 LANES = 2

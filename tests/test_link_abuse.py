@@ -20,12 +20,12 @@ from parallel._wire.requests import HostDown, News, Request, Start, Stop, encode
 from parallel.launch.local import Local
 
 from . import support
-from .hosts import ssh
+from .hosts import named, ssh
 from .programs.distant import echo
 from .programs.tapping import Forgery, Tapped
 from .puppets import send_one_in_bounds, take_one_in_bounds
 from .servers.openssh import Sshd, open_sshd
-from .sockets import listening, listening_with_mark
+from .sockets import listening_with_mark
 from .support import eventually, marked_processes
 
 GRACE = 0.5
@@ -185,14 +185,18 @@ HUGE = 1 << 30 if support.ROUNDS >= 50 else 64 * MIB
 TWO = [Local(name="left"), Local(name="right")]
 
 
+@pytest.mark.needs("sshd", "ssh", "ssh-keygen", "unshare")
 async def test_nothing_listens_on_any_host(mark: str) -> None:
-    before = listening([os.getpid()])
-    async with parallel.init(cluster=parallel.Cluster(TWO), grace=GRACE):
-        async with parallel.spawn(echo, where="left") as (channel, _):
-            await channel.send(await parallel.run(parallel.current_host, where="right"))
-            assert await channel.receive() == "right"
-            assert len(marked_processes(mark)) > 8
-            assert listening_with_mark(mark) == before
+    with open_sshd() as sshd:
+        before = listening_with_mark(mark)
+        cluster = parallel.Cluster([*TWO, ssh(sshd)])
+        async with parallel.init(cluster=cluster, grace=GRACE):
+            async with parallel.spawn(echo, where="left") as (channel, _):
+                for where in ("right", "host0"):
+                    await channel.send(await parallel.run(parallel.current_host, where=where))
+                    assert await channel.receive() == where
+                assert named(sshd.pids(), "parallel-agent") in marked_processes(mark)
+                assert listening_with_mark(mark) == before
 
 
 class Memory:

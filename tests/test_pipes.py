@@ -20,6 +20,20 @@ async def piped() -> AsyncIterator[tuple[PipeSendStream, PipeReceiveStream]]:
         yield send, receive
 
 
+async def test_they_are_streams_as_trio_understands_them() -> None:
+    async def make() -> tuple[PipeSendStream, PipeReceiveStream]:
+        reading, writing = os.pipe()
+        return PipeSendStream(writing), PipeReceiveStream(reading)
+
+    async def make_clogged() -> tuple[PipeSendStream, PipeReceiveStream]:
+        send, receive = await make()
+        while send.send_nowait(bytes(1 << 16)):
+            pass
+        return send, receive
+
+    await trio.testing.check_one_way_stream(make, make_clogged)
+
+
 async def test_what_is_sent_either_way_arrives_in_order_until_the_end() -> None:
     async with piped() as (send, receive):
         assert send.send_nowait(b"now ") == 4

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
+from operator import index
 
 import trio
 
@@ -55,10 +56,11 @@ class PipeReceiveStream(trio.abc.ReceiveStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See `trio.abc.ReceiveStream`."""
-        if self._stream.fileno() >= 0:
+        size = READ_SIZE if max_bytes is None else index(max_bytes)
+        if size > 0 <= self._stream.fileno():
             await trio.lowlevel.wait_readable(self._stream.fileno())
             try:
-                return os.read(self._stream.fileno(), max_bytes or READ_SIZE)
+                return os.read(self._stream.fileno(), size)
             except OSError:
                 pass  # somebody was faster, or it broke: the stream's own words tell
         return await self._stream.receive_some(max_bytes)
