@@ -21,6 +21,7 @@ from parallel._wire.greetings import (
 from . import support
 
 texts = st.text(max_size=100)
+vias = st.lists(texts, max_size=3).map(tuple)
 reasons = st.sampled_from(["failed", "cancelled", "slow", "abandoned"])
 NONSENSE = [
     b"",
@@ -29,7 +30,9 @@ NONSENSE = [
     b"null",
     b"[" * 60_000,
     b"\xff\xfe",
-    b'{"host": "h", "process": "x", "pid": 1, "name": "n"}',
+    b'{"host": "h", "process": "x", "pid": 1, "name": "n", "via": []}',
+    b'{"host": "h", "process": 1, "pid": 1, "name": "n", "via": 1}',
+    b'{"host": "h", "process": 1, "pid": 1, "name": "n"}',
     b'{"host": "h", "process": Infinity, "pid": 1, "name": "n"}',
     b'{"host": "h", "process": NaN, "pid": 1, "name": "n"}',
     b'["tired", "of it"]',
@@ -40,7 +43,7 @@ NONSENSE = [
 
 
 @support.examples(100)
-@given(st.builds(Peer, texts, st.integers(0, 1 << 64), st.integers(0, 1 << 31), texts))
+@given(st.builds(Peer, texts, st.integers(0, 1 << 64), st.integers(0, 1 << 31), texts, vias))
 def test_a_greeting_arrives_as_it_was_sent(peer: Peer) -> None:
     assert decode_peer(encode_peer(peer)) == peer
 
@@ -75,7 +78,7 @@ def test_what_is_no_reset_is_one_error(body: bytes) -> None:
 
 
 peers = st.fixed_dictionaries(
-    dict.fromkeys(("host", "process", "pid", "name"), support.json_values)
+    dict.fromkeys(("host", "process", "pid", "name", "via"), support.json_values)
 )
 
 

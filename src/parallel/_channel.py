@@ -15,11 +15,13 @@ import trio
 from ._connection import ENDS, Connection
 from ._endpoint import socket_pair
 from ._member import Child, Member, current_member
+from ._table import read_hosts
 from ._wire.codec import arrive, claim, pack, unpack
 from ._wire.frames import RELAYED, Frame, Kind
 from ._wire.greetings import Peer, Reset
+from ._wire.news import ROOT_HOST
 from ._wire.record import Record
-from .errors import ParallelError, ProtocolError, WorkerCancelled, WorkerDied
+from .errors import HostDied, ParallelError, ProtocolError, WorkerCancelled, WorkerDied
 
 SendT = TypeVar("SendT")
 ReceiveT = TypeVar("ReceiveT")
@@ -32,6 +34,9 @@ TURNS = 10
 
 PATIENCE = 1.0
 """Seconds that the end of a connection waits for the fork server to say why."""
+
+INTERVAL = 0.01
+"""Seconds between two looks whether a host on the way is gone."""
 
 
 class ChannelStatistics(Record):
@@ -64,9 +69,13 @@ class Wire(Connection):
         """The fork server will say when the process at the other end is gone."""
         self.child: Child | None = None
         """The process at the other end, if this is the channel that its caller got."""
+        self.via: tuple[str, ...] = ()
+        """Hosts that are neither end's and that it leads through, for it was handed over there."""
 
     def on_peer(self) -> None:
         """The other side has said who it is: end with it."""
+        if self.peer is not None and self.peer.via:
+            self.via = self.peer.via
         self.report_expected = True
         self.member.watch(self)
 
@@ -77,8 +86,24 @@ class Wire(Connection):
         lost = self.at_eof and not self.got_close and self.reset is None
         if lost and self.report_expected and not self.settled.is_set():
             with trio.move_on_after(PATIENCE):
-                await self.settled.wait()
+                await (self._look_on_the_way() if self.via else self.settled.wait())
         return self.explanation
+
+    async def _look_on_the_way(self) -> None:
+        """Wait until it is settled, by the end of a host that it leads through if not otherwise."""
+        while not self.settled.is_set():
+            for host in read_hosts(self.member.table):
+                if host.down and host.name in self.via and not self.settled.is_set():
+                    self.cause = HostDied(host.name, host.down)
+                    self.settled.set()
+            await trio.sleep(INTERVAL)
+
+    @property
+    def via_from_here(self) -> tuple[str, ...]:
+        """What a channel leads through that is handed over in this process."""
+        here = self.member.settings.host
+        known = (ROOT_HOST, self.peer and self.peer.host, *self.via)
+        return self.via if here in known else (*self.via, here)
 
     def close_after_cancelling(self) -> None:
         """`close`, because of an exception that may be about to cancel the process as well.
@@ -159,7 +184,7 @@ class Channel(
         self._received = 0
         self._broken_errors: weakref.WeakSet[BaseException] = weakref.WeakSet()
         try:
-            wire.member.greet(wire)
+            wire.member.greet(wire, wire.via)
         except trio.BrokenResourceError:
             pass  # the hub has gone meanwhile, as the first use of this channel will tell
 
@@ -295,7 +320,7 @@ class Channel(
 
     def clone(self) -> Channel[SendT, ReceiveT]:
         """A new connection to the same hub, in this process; to be closed on its own."""
-        return _arrive(self.depart(), self._label, self._wire.peer)
+        return _arrive(self.depart(), self._label, self._wire.peer, self._wire.via)
 
     def statistics(self) -> ChannelStatistics:
         """What has gone through so far."""
@@ -311,7 +336,11 @@ class Channel(
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         """Travel: `depart` is called when the message is accepted, `_arrive` where it ends up."""
         self._check_portable()
-        return arrive, (claim(self), partial(_arrive, label=self._label, peer=self._wire.peer))
+        wire = self._wire
+        unpickle = partial(_arrive, label=self._label, peer=wire.peer)
+        if via := wire.via_from_here:
+            unpickle = partial(unpickle, via=via)
+        return arrive, (claim(self), unpickle)
 
     def _check_portable(self) -> None:
         if self._wire.closed or self._wire.sent_end:
@@ -340,8 +369,11 @@ class Channel(
         return f"<parallel.Channel {state}>"
 
 
-def _arrive(descriptor: int, label: str | None, peer: Peer | None) -> Channel[Any, Any]:
+def _arrive(
+    descriptor: int, label: str | None, peer: Peer | None, via: tuple[str, ...] = ()
+) -> Channel[Any, Any]:
     wire = Wire(socket.socket(fileno=descriptor), current_member())
+    wire.via = tuple(host for host in via if host != wire.member.settings.host)
     if peer is not None:
         wire.peer = peer  # it will say so itself, unless it has gone by now
         wire.on_peer()

@@ -145,10 +145,11 @@ class Member:
         self.ask(Start(self._requests, host, name[:MAX_NAME]), descriptors)
         return child
 
-    def greet(self, connection: Connection) -> None:
-        """Say on a new connection who is at this end."""
+    def greet(self, connection: Connection, via: tuple[str, ...] = ()) -> None:
+        """Say on a new connection who is at this end, and by way of which hosts it got here."""
+        peer = self.peer._replace(via=via) if via else self.peer
         try:
-            connection.push(Kind.HELLO, encode_peer(self.peer))
+            connection.push(Kind.HELLO, encode_peer(peer))
         except trio.BrokenResourceError:
             pass  # it is gone already, as its end of file will tell
 

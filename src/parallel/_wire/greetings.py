@@ -11,12 +11,16 @@ from .record import Record
 
 
 class Peer(Record):
-    """A process as others see it; `process` is its number at its fork server."""
+    """A process as others see it; `process` is its number at its fork server.
+
+    `via` names the other hosts that its connection was handed over, and leads through.
+    """
 
     host: str
     process: int
     pid: int
     name: str
+    via: tuple[str, ...] = ()
 
 
 Reason: TypeAlias = Literal["failed", "cancelled", "slow", "abandoned"]
@@ -39,9 +43,9 @@ def decode_peer(body: Buffer) -> Peer:
     """The body of a HELLO; raises `ProtocolError`."""
     try:
         fields = json.loads(bytes(body))
-        return Peer(
-            str(fields["host"]), int(fields["process"]), int(fields["pid"]), str(fields["name"])
-        )
+        via = tuple(map(str, fields["via"]))
+        host, name = str(fields["host"]), str(fields["name"])
+        return Peer(host, int(fields["process"]), int(fields["pid"]), name, via)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
         raise ProtocolError(f"a greeting that makes no sense: {bytes(body)[:80]!r}") from exc
 
