@@ -29,6 +29,7 @@ MODULES = {
     "test_portable",
     "test_process",
     "test_root",
+    "test_volume",
 }
 
 LOCAL = {
@@ -36,6 +37,7 @@ LOCAL = {
     "test_a_preload_may_print": "it is of the program's own",
     "test_an_import_path_with_odd_entries_is_no_hindrance": "another host has its own path",
     "test_an_import_path_longer_than_a_socket_holds_is_no_hindrance": "the same",
+    "test_one_slow_client_among_a_hundred_is_in_nobody_s_way": "a link has room for what it sends",
     "test_ps_shows_what_each_process_does": "it looks at the processes of the root's own host",
 }
 """Tests that hold on the root's own host only, and why."""
