@@ -30,7 +30,7 @@ class Policy:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts={self.attempts}: a task needs at least one")
-        if self.timeout is not None and self.timeout <= 0:
+        if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout={self.timeout}: seconds, more than 0")
 
 
