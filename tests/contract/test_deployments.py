@@ -5,18 +5,14 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
@@ -35,119 +31,18 @@ from parallel.farm import (
     Interpreters,
     NoWorkers,
     Policy,
-    Processes,
     Sequential,
     TaskLost,
     TaskTimeout,
     WorkerLost,
     specification,
 )
-from parallel.launch.local import Local
 
 from ..programs import tasks
 from ..servers import program
 from ..support import IMPORT_PATH, ROOT, eventually
-
-CLOSURES, ASYNC, SETUP, ASYNC_SETUP, TIMEOUTS, KILLS = (
-    "closures",
-    "async functions",
-    "setup",
-    "async setup",
-    "timeouts",
-    "kills",
-)
-"""What some deployments promise, and others refuse."""
-
-
-@dataclass
-class Place:
-    """A deployment, and which of these it promises."""
-
-    deployment: Deployment
-    promises: set[str] = field(default_factory=set[str])
-
-    def open_farm(self, **options: Any) -> AbstractContextManager[Any]:
-        return parallel.open_farm(self.deployment, **options)  # type: ignore[return-value]
-
-
-@functools.cache
-def others() -> list[str]:
-    """The Pythons of this machine that have another version than this one."""
-    found = subprocess.run([ROOT / ".ci/pythons"], capture_output=True, text=True, check=True)
-    mine = sys.version_info.minor
-    minor = re.compile(rf"(python|versions/)3\.{mine}\b")
-    return [path for path in found.stdout.split() if not minor.search(path)] or [sys.executable]
-
-
-@contextmanager
-def loky() -> Iterator[futures.Executor]:
-    from loky import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(2) as executor:
-        yield warm(executor)
-
-
-@contextmanager
-def process_pool() -> Iterator[futures.Executor]:
-    with futures.ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        yield warm(executor)
-
-
-def warm(executor: futures.Executor) -> futures.Executor:
-    """It starts its processes when they are wanted first: now, not within a test."""
-    assert len(list(executor.map(tasks.short_of_breath, [0.2] * 4))) == 4
-    return executor
-
-
-EXECUTORS: dict[str, Callable[[], AbstractContextManager[futures.Executor]]] = {
-    "threads": lambda: futures.ThreadPoolExecutor(2),
-    "process pool": process_pool,
-    "loky": loky,
-}
-needs_loky = [pytest.mark.packages("loky"), pytest.mark.slow]
-KINDS = [
-    "processes",
-    "processes of another host",
-    "sequential",
-    "two in turns",
-    "threads",
-    "process pool",
-    pytest.param("loky", marks=needs_loky),
-    "other Pythons",
-]
-EXECUTOR = {CLOSURES, ASYNC, SETUP}
-ALL = {CLOSURES, ASYNC, SETUP, ASYNC_SETUP, TIMEOUTS, KILLS}
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
-    """What runs the tasks, and the engine that takes longest to start."""
-    resource_tracker.ensure_running()  # spawned processes have one, once for all
-    with EXECUTORS.get(request.param, nullcontext)() as executor:
-        yield request.param, executor
-
-
-@pytest.fixture
-async def place(kind: tuple[str, Any]) -> AsyncIterator[Place]:
-    name, executor = kind
-    match name:
-        case "processes":
-            async with parallel.init(grace=2.0):
-                yield Place(Processes(2), ALL)
-        case "processes of another host":
-            cluster = parallel.Cluster([Local(name="far", python=sys.executable)])
-            async with parallel.init(grace=2.0, cluster=cluster):
-                yield Place(Processes({"far": 2}), ALL)
-        case "sequential":
-            yield Place(Sequential(), {CLOSURES, ASYNC, SETUP, ASYNC_SETUP})
-        case "two in turns":
-            yield Place(Sequential(2), {CLOSURES, ASYNC, SETUP, ASYNC_SETUP})
-        case "other Pythons":
-            argvs = [["env", f"PYTHONPATH={ROOT}", python] for python in others()]
-            yield Place(Interpreters((argvs * 2)[:2]), {TIMEOUTS, KILLS})
-        case _:
-            yield Place(Executor(executor, workers=2), EXECUTOR)
-
+from . import test_any_tasks
+from .places import ASYNC, ASYNC_SETUP, CLOSURES, KILLS, SETUP, TIMEOUTS, Place, others
 
 # -- what is computed --------------------------------------------------------------------------
 
@@ -413,7 +308,7 @@ def run_contract(*argv: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" passed") == sum(
         name.startswith("test_") and "place" in inspect.signature(test).parameters
-        for name, test in list(globals().items())
+        for name, test in [*globals().items(), *vars(test_any_tasks).items()]
         if inspect.iscoroutinefunction(test)
     )
 
