@@ -343,6 +343,15 @@ async def test_a_broken_executor_ends_the_farm_and_is_its_cause() -> None:
     assert isinstance(caught.value.__cause__, BrokenProcessPool)
 
 
+@pytest.mark.parametrize("python", others())
+async def test_a_task_runs_under_the_python_that_was_named(python: str) -> None:
+    say = [python, "-c", "import sys; print(sys.version_info.minor)"]
+    version = int(subprocess.run(say, capture_output=True, text=True, check=True).stdout)
+    assert version != sys.version_info.minor or python == sys.executable, "there is no other here"
+    async with parallel.open_farm(Interpreters([["env", f"PYTHONPATH={ROOT}", python]])) as farm:
+        assert await farm.map(tasks.minor, range(3)) == [version] * 3
+
+
 async def test_a_task_that_kills_other_pythons_is_given_up() -> None:
     python = Interpreters([["env", f"PYTHONPATH={ROOT}", others()[0]]])
     async with parallel.open_farm(python) as farm:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-import tracemalloc
-from collections import deque
-
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -373,55 +368,3 @@ def test_poison_in_company_takes_along_no_more_workers_than_alone(
         (verdict,) = outcome.verdicts
         assert isinstance(verdict, GivenUp if number == position else Finished)
     assert world.outcomes[position].begun == 3
-
-
-def drive(workers: int, tasks: int) -> float:
-    """Median seconds of an event while so many workers run so many tasks."""
-    plan = Plan()
-    job = known(0.005)
-    for number in range(workers):
-        plan.join(f"w{number}", Kind.INTERMINGLED, 0.0)
-    waiting: deque[Send] = deque()
-
-    def note(out: list[Instruction]) -> int:
-        waiting.extend(each for each in out if isinstance(each, Send))
-        return sum(isinstance(each, Finished) for each in out)
-
-    note(plan.submit(tasks_of(job, tasks), 0.0))
-    now, done, times = 0.0, 0, []
-    clock = time.perf_counter
-    while waiting:
-        name, batch = waiting.popleft()
-        now += 0.005 * len(batch) / workers
-        results = [Result(task.id, None, 0.005) for task in batch]
-        start = clock()
-        out = plan.report(name, results, None, now)
-        times.append(clock() - start)
-        done += note(out)
-        del out
-    assert done == tasks
-    return statistics.median(times)
-
-
-@pytest.mark.slow
-def test_an_event_costs_no_more_with_10000_workers_and_a_million_tasks_than_with_100() -> None:
-    few, many = drive(100, 20_000), drive(10_000, 1_000_000)
-    assert many < 2 * few  # more memory is further away, and that is all
-
-
-BYTES_PER_TASK = 200
-"""That a task takes which waits, as `plan` says; its arguments are not counted."""
-
-
-def test_a_task_that_waits_takes_little_memory() -> None:
-    job = Job(0)
-    plan = plan_with("a")
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        plan.submit((Task(number, job, ()) for number in range(100_000)), 0.0)
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    per_task = (after - before) / 100_000
-    assert per_task < BYTES_PER_TASK, per_task

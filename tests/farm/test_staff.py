@@ -56,7 +56,9 @@ async def test_a_lost_worker_is_followed_by_one_with_another_name(patient: objec
         assert first != second
 
 
-async def test_a_place_that_comes_again_before_anybody_looks_gets_its_worker(patient: object) -> None:
+async def test_a_place_that_comes_again_before_anybody_looks_gets_its_worker(
+    patient: object,
+) -> None:
     async with farm_on("a", "b") as (farm, deployment):
         del deployment.where[1]
         next(seat for seat in deployment.seats if seat.name.startswith("b")).die()

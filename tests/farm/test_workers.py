@@ -14,6 +14,7 @@ import trio
 
 import parallel
 from parallel.farm import Kind, Policy, WorkerJoined, WorkerLeft
+from parallel.launch.local import Local
 
 
 @pytest.fixture
@@ -28,6 +29,45 @@ def square(x: int) -> int:
 
 def die(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def test_an_error_in_a_task_ends_no_worker_and_it_is_not_tried_again(
+    farm: parallel.Farm, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    def fail(x: int) -> None:
+        with log.open("a") as file:
+            file.write(f"{x}\n")
+        raise LookupError(x)
+
+    while len(farm.workers) < 2:
+        await trio.sleep(0.01)
+    before = farm.workers
+    policy = Policy(retry=False)  # else it may be copied
+    errors = await farm.map(fail, range(50), policy=policy, on_error="return")
+    assert [type(error) for error in errors] == [LookupError] * 50
+    assert sorted(map(int, log.read_text().split())) == list(range(50))
+    assert farm.workers == before
+
+
+async def test_a_worker_that_is_busy_for_long_is_not_cut_off() -> None:
+    """It cannot say a word meanwhile: what is asked whether it lives is its host's agent."""
+
+    def hold_the_lock(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            sum(range(5_000_000))
+
+    cluster = parallel.Cluster([Local(name="other", slots=1)], root_slots=0)
+    async with (
+        parallel.init(cluster=cluster, heartbeat=1.0, grace=0.5),
+        parallel.open_farm(workers={"other": 1}) as farm,
+    ):
+        await farm.map(square, [1])
+        before = farm.workers
+        await farm.map(hold_the_lock, [3.0], policy=Policy(retry=False))
+        assert farm.workers == before
 
 
 async def test_an_ordered_worker_gets_only_what_is_for_it(farm: parallel.Farm) -> None:

@@ -14,7 +14,7 @@ instructions come out. The rules:
   the right one.
 * What a worker was told not to run, but says that it has begun, is its own again.
 
-No event costs more for there being more workers. A task that waits takes 150 bytes of memory, and
+No event costs more for there being more workers. A task that waits takes 160 bytes of memory, and
 what its arguments take.
 """
 

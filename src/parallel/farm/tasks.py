@@ -15,8 +15,8 @@ class Policy:
     """What becomes of a task whose worker is lost, and how long it may take.
 
     Args:
-        retry: Queue it again when its worker is lost (if not, it is lost with it). False is the only
-            guarantee that a task does not run twice.
+        retry: Queue it again when its worker is lost (if not, it is lost with it). Only False keeps
+            a task from running twice, for whatever reason.
         attempts: So many workers it may take along before it is given up as poison, at least 1.
         timeout: Seconds that it may run, its result's way back included; then its worker is killed
             and it has failed.
