@@ -13,8 +13,11 @@ PYTHON ?= $(firstword $(shell .ci/pythons))
 ARGS ?=
 # So many tests at a time.
 JOBS ?= 3
+# A uv that installs the packages in place of pip, in a tenth of the time: make UV=uv
+UV ?=
 
 python := $(VENV)/bin/python
+install := $(if $(UV),$(UV) pip install -q --python $(python),$(python) -m pip install -qq)
 # Nothing below looks for a newer pip or pyright.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
@@ -32,7 +35,7 @@ help:
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; name one: make PYTHON=..." >&2; exit 1; }
 	@# Some systems keep ensurepip in a package of its own; then the pip they have serves.
-	"$(PYTHON)" -m venv --clear $(VENV) \
+	"$(PYTHON)" -m venv --clear $(if $(UV),--without-pip) $(VENV) \
 		|| { "$(PYTHON)" -m venv --clear --without-pip $(VENV) \
 		     && "$(PYTHON)" -m pip --python $(VENV)/bin/python install -qq pip; }
 	@touch $@
@@ -43,14 +46,14 @@ $(VENV)/.dev: extras = [dev]
 $(VENV)/.bench: extras = [bench]
 
 $(VENV)/.core $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.created pyproject.toml $(CONSTRAINTS)
-	$(python) -m pip install -qq -e '.$(extras)' -c $(CONSTRAINTS)
+	$(install) -e '.$(extras)' -c $(CONSTRAINTS)
 	@touch $@
 
 # tractor's metadata asks for a pdbpp that no index has; the released one will do.
 $(VENV)/.tractor: $(VENV)/.test
-	$(python) -m pip install -qq -c $(CONSTRAINTS) \
+	$(install) -c $(CONSTRAINTS) \
 		async-generator colorlog msgspec pdbpp tricycle trio-typing wrapt
-	$(python) -m pip install -qq -c $(CONSTRAINTS) --no-deps tractor
+	$(install) -c $(CONSTRAINTS) --no-deps tractor
 	$(python) -W ignore -c 'import tractor'
 	@touch $@
 
@@ -78,9 +81,10 @@ code := $(wildcard src examples tests bench docs)
 comma := ,
 typed := $(wildcard src examples tests/typing*)
 
-# Those of flake8-async that ruff lacks. Fixtures of tests yield inside nurseries (101, 119).
+# Those of flake8-async that ruff lacks, which takes its time. Fixtures of tests yield inside nurseries (101, 119).
 async_rules := ASYNC102,ASYNC103,ASYNC104,ASYNC111,ASYNC112,ASYNC113,ASYNC120,ASYNC121,ASYNC122,ASYNC123
-flake8_async = find $(1) -name '*.py' -exec $(VENV)/bin/flake8-async --enable=$(async_rules)$(2) {} +
+flake8_async = grep -rlwE 'async|await|trio' --include='*.py' $(1) \
+	| xargs -n 40 -P 2 $(VENV)/bin/flake8-async --enable=$(async_rules)$(2)
 
 check: lint format-check async types pyright layers
 

@@ -23,7 +23,7 @@ def kernel(name: str, title: str, grain: str, bars: tuple[Bar, ...], count: int)
             Contender(POOL, f"with_pools:multiprocessing_pool:{work}"),
         ),
         bars,
-        plan=Plan(rounds=7, operations=count),
+        plan=Plan(rounds=5, operations=count),
         quick=Plan(rounds=3, operations=count),
     )
 
@@ -51,9 +51,9 @@ FARM_ROWS = (
         plan=Plan(rounds=9, operations=2_000),
         quick=Plan(rounds=3, operations=2_000),
     ),
-    kernel("queens", "N queens", "coarse", COARSE, 60),
-    kernel("mandelbrot", "Mandelbrot", "coarse", COARSE, 101),
-    kernel("matrix", "product of matrices of big integers", "coarse", COARSE, 100),
+    kernel("queens", "N queens", "coarse", COARSE, 240),
+    kernel("mandelbrot", "Mandelbrot", "coarse", COARSE, 303),
+    kernel("matrix", "product of matrices of big integers", "coarse", COARSE, 300),
     kernel("queens", "N queens", "fine", FINE, 5_000),
     kernel("mandelbrot", "Mandelbrot", "fine", FINE, 5_000),
     kernel("matrix", "product of matrices of big integers", "fine", FINE, 5_000),

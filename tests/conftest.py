@@ -13,7 +13,7 @@ import pytest
 
 import parallel
 
-from . import elsewhere, support
+from . import elsewhere, one_tree, support
 from .connections import Pair, connected
 from .servers import require, require_packages
 from .servers.slurm import Slurm, open_slurm
@@ -30,6 +30,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         here = [item for item in items if not elsewhere.concerns(item)]
         config.hook.pytest_deselected(items=here)
         items[:] = [item for item in items if elsewhere.concerns(item)]
+    shared = [item for item in items if one_tree.is_shared(item)]
+    for item in shared:
+        item.add_marker(pytest.mark.trio(run=one_tree.run), append=False)
+    items.sort(key=lambda item: item not in shared)  # so that they follow each other
 
 
 def pytest_collection_finish() -> None:
@@ -56,7 +60,19 @@ def _elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(autouse=True)
-def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def _one_tree(_elsewhere: None, request: pytest.FixtureRequest) -> None:
+    """Have the tree that tests have in common, or none."""
+    one_tree.prepare(one_tree.is_shared(request.node))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_tree_in_the_end() -> Iterator[None]:
+    yield
+    one_tree.prepare(shared=False)
+
+
+@pytest.fixture(autouse=True)
+def mark(_one_tree: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The mark of this test's processes; afterwards there must be none, and no descriptor more."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv(support.MARK, mark)
@@ -75,9 +91,12 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 async def tree() -> AsyncIterator[None]:
-    """Inside `parallel.init`."""
-    async with parallel.init(grace=2.0):
+    """Inside `parallel.init`: what other tests have in common, or one of the test's own."""
+    if one_tree.is_open():
         yield
+    else:
+        async with parallel.init(grace=2.0):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,54 @@ async def eventually(condition: object, seconds: float = 10) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.005)
+
+
+@contextmanager
+def case(name: object) -> Iterator[None]:
+    """One of several within a test: what fails in it says which it was."""
+    try:
+        yield
+    except BaseException as exc:
+        exc.add_note(f"in the case: {name}")
+        raise
+
+
+Test = Callable[..., Awaitable[None]]
+
+
+def in_turn(
+    names: str, cases: Iterable[Any], ids: Iterable[str] | None = None
+) -> Callable[[Test], Test]:
+    """`pytest.mark.parametrize`, but for one test that runs all cases one after the other.
+
+    So they have one tree in common, which each of them has to leave as it was; to start one costs
+    more than most of them. What a fixture gives is the same for all, but a `tmp_path` is their own.
+    """
+    parameters = [name.strip() for name in names.split(",")]
+    rows = [row if len(parameters) > 1 else (row,) for row in cases]
+    titles = [*ids] if ids else [", ".join(map(_title, row)) for row in rows]
+
+    def decorate(test: Test) -> Test:
+        @functools.wraps(test)
+        async def run_all(**given: Any) -> None:
+            for number, (title, row) in enumerate(zip(titles, rows, strict=True)):
+                arguments = {**given, **dict(zip(parameters, row, strict=True))}
+                if "tmp_path" in given:
+                    arguments["tmp_path"] = given["tmp_path"] / str(number)
+                    arguments["tmp_path"].mkdir()
+                with case(title):
+                    await test(**arguments)
+
+        signature = inspect.signature(test)
+        left = [each for name, each in signature.parameters.items() if name not in parameters]
+        run_all.__signature__ = signature.replace(parameters=left)  # type: ignore[attr-defined]
+        return run_all
+
+    return decorate
+
+
+def _title(value: object) -> str:
+    return value if isinstance(value, str) else getattr(value, "__name__", repr(value))
 
 
 def examples(count: int) -> hypothesis.settings:

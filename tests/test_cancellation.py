@@ -100,7 +100,7 @@ async def nothing_runs() -> bool:
 # At every await: nothing is lost, nothing is left
 
 
-@pytest.mark.parametrize("function", [os.getpid, partial(trio.sleep, 0)], ids=["sync", "async"])
+@support.in_turn("function", [os.getpid, partial(trio.sleep, 0)], ids=["sync", "async"])
 async def test_run_can_be_cancelled_anywhere(tree: None, function: Callable[[], Any]) -> None:
     async def attempt() -> None:
         try:
@@ -159,7 +159,7 @@ async def test_a_spawn_in_a_nursery_can_be_cancelled_anywhere_and_leaves_the_nur
         assert 0 < cancelled < 29
 
 
-@pytest.mark.parametrize("kind", ["run", "block", "nursery"])
+@support.in_turn("kind", ["run", "block", "nursery"])
 async def test_whatever_is_cancelled_at_any_moment_leaves_nothing(tree: None, kind: str) -> None:
     chance = random.Random(kind)
 
@@ -369,11 +369,17 @@ STUBBORN: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("function", STUBBORN.values(), ids=STUBBORN.keys())
+@pytest.fixture
+async def hasty_tree() -> AsyncIterator[None]:
+    async with parallel.init(grace=GRACE):
+        yield
+
+
+@support.in_turn("function", STUBBORN.values(), ids=STUBBORN)
 async def test_who_ignores_that_it_is_cancelled_is_killed_after_grace(
-    function: Callable[..., Any],
+    hasty_tree: None, function: Callable[..., Any]
 ) -> None:
-    async with parallel.init(grace=GRACE), parallel.open_hub() as hub:
+    async with parallel.open_hub() as hub:
         with hub.open_channel() as channel, trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(parallel.run, function, channel)
@@ -657,7 +663,7 @@ async def break_in_two_tasks(channel: Channel) -> None:
             nursery.start_soon(break_by_sending, channel)
 
 
-@pytest.mark.parametrize(
+@support.in_turn(
     "breaking",
     [
         break_by_receiving,
@@ -767,7 +773,7 @@ async def raise_with_a_hub(hub: Hub) -> None:
     raise_a_bundle()
 
 
-@pytest.mark.parametrize(
+@support.in_turn(
     "raising",
     [
         partial(parallel.run, raise_a_bundle),

@@ -24,7 +24,7 @@ from parallel import _channel
 
 from .elsewhere import host
 from .puppets import Channel, Hub, answer_at_length, puppet, say_something_odd
-from .support import alone
+from .support import alone, in_turn
 
 Client = parallel.Client
 
@@ -531,7 +531,7 @@ def check_cause(error: BaseException, fate: Fate, pid: int) -> None:
     assert fate.text in str(cause)
 
 
-@pytest.mark.parametrize("fate", FATES.values(), ids=FATES.keys())
+@in_turn("fate", FATES.values(), ids=FATES)
 async def test_when_the_hub_s_process_ends_so_receiving_says_how_after_its_last_words(
     tree: None, fate: Fate
 ) -> None:
@@ -547,7 +547,7 @@ async def test_when_the_hub_s_process_ends_so_receiving_says_how_after_its_last_
         check_cause(info.value, fate, pid)
 
 
-@pytest.mark.parametrize("fate", FATES.values(), ids=FATES.keys())
+@in_turn("fate", FATES.values(), ids=FATES)
 async def test_when_the_hub_s_process_ends_so_sending_says_how(tree: None, fate: Fate) -> None:
     async with clone_of_the_dead(fate, "never received") as (channel, pid):
         for _ in range(2):

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,13 @@ async def patient_tree() -> AsyncIterator[None]:
             yield
 
 
+@pytest.fixture
+async def hasty_tree() -> AsyncIterator[None]:
+    """Here it is the grace that ends something."""
+    async with parallel.init(grace=GRACE, preload=PRELOAD):
+        yield
+
+
 def nothing_left(mark: str) -> bool:
     """Right now; the host's own programs aside."""
     left = support.marked_processes(mark)
@@ -68,7 +75,7 @@ def in_sync(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
     return lambda: function(*args)
 
 
-both = pytest.mark.parametrize("made", [in_sync, deeds.in_async], ids=["sync", "async"])
+both = support.in_turn("made", [in_sync, deeds.in_async], ids=["sync", "async"])
 
 
 async def died(function: Callable[..., Any], *args: Any) -> parallel.WorkerDied:
@@ -178,7 +185,7 @@ def memory_limit() -> Iterator[Path]:
         group.rmdir()
 
 
-@both
+@pytest.mark.parametrize("made", [in_sync, deeds.in_async], ids=["sync", "async"])
 async def test_the_kernel_killing_for_memory_is_suspected(patient_tree: None, made: Maker) -> None:
     with memory_limit() as group:
         error = await died(made(deeds.be_killed_for_memory, str(group)))
@@ -223,11 +230,10 @@ async def test_a_process_that_the_caller_does_not_wait_for_at_once_is_told_the_s
 
 @both
 async def test_writing_to_descriptors_1_and_2_disturbs_nothing(
-    made: Maker, capfd: pytest.CaptureFixture[str]
+    patient_tree: None, made: Maker, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with parallel.init():
-        assert await parallel.run(made(deeds.write_to_descriptors)) == "done"
-        out, err = capfd.readouterr()  # a result follows the output before it
+    assert await parallel.run(made(deeds.write_to_descriptors)) == "done"
+    out, err = capfd.readouterr()  # a result follows the output before it
     assert out == "to descriptor 1\nprinted\n"
     assert err == "to descriptor 2\n"
 
@@ -238,7 +244,7 @@ async def test_standard_input_is_at_its_end(patient_tree: None, made: Maker) -> 
 
 
 @both
-@pytest.mark.parametrize("raises", [False, True], ids=["returns", "raises"])
+@support.in_turn("raises", [False, True], ids=["returns", "raises"])
 async def test_threads_are_waited_for_exit_functions_run_and_output_is_flushed(
     made: Maker, raises: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,10 +262,10 @@ async def test_threads_are_waited_for_exit_functions_run_and_output_is_flushed(
     assert capfd.readouterr().out.rstrip() == "unflushed"  # of another host come whole lines
 
 
-@pytest.mark.parametrize("deed", [deeds.hang_at_exit, deeds.leave_a_thread])
-@pytest.mark.parametrize("moment", ["at once", "later"])
+@support.in_turn("deed", [deeds.hang_at_exit, deeds.leave_a_thread])
+@support.in_turn("moment", ["at once", "later"])
 async def test_a_worker_that_hangs_at_its_exit_ends_when_cancelled_and_its_result_stands(
-    deed: Callable[[object], object], moment: str, mark: str
+    hasty_tree: None, deed: Callable[[object], object], moment: str, mark: str
 ) -> None:
     async def fn(hub: parallel.Hub[None, str]) -> object:
         async for client, _ in hub:
@@ -267,18 +273,17 @@ async def test_a_worker_that_hangs_at_its_exit_ends_when_cancelled_and_its_resul
             break
         return deed("kept")
 
-    async with parallel.init(grace=GRACE, preload=PRELOAD):
-        with trio.fail_after(AT_ONCE):
-            async with parallel.spawn(fn) as (channel, process):
-                await channel.send(None)
-                assert await channel.receive() == "returning"
-                if moment == "later":
-                    await support.eventually(lambda: not catches_sigterm(process.pid))
-                start = time.monotonic()
-                process.cancel()
-        assert time.monotonic() - start < GRACE + 1
-        assert await process.result() == "kept"
-        assert nothing_left(mark)
+    with trio.fail_after(AT_ONCE):
+        async with parallel.spawn(fn) as (channel, process):
+            await channel.send(None)
+            assert await channel.receive() == "returning"
+            if moment == "later":
+                await support.eventually(lambda: not catches_sigterm(process.pid))
+            start = time.monotonic()
+            process.cancel()
+    assert time.monotonic() - start < GRACE + 1
+    assert await process.result() == "kept"
+    assert nothing_left(mark)
 
 
 def catches_sigterm(pid: int) -> bool:
@@ -311,7 +316,7 @@ async def test_a_forked_copy_that_returns_too_says_nothing(
 
 
 @both
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@support.in_turn("method", ["fork", "spawn", "forkserver"])
 async def test_multiprocessing_works_in_a_worker(
     patient_tree: None, made: Maker, method: str, mark: str
 ) -> None:
@@ -347,7 +352,7 @@ async def test_programs_of_a_worker_that_raises_are_gone(
     assert nothing_left(mark)
 
 
-sleepers = pytest.mark.parametrize(
+sleepers = support.in_turn(
     "function",
     [deeds.start_and_sleep, deeds.start_and_sleep_async, deeds.start_a_stubborn_program],
 )
@@ -398,7 +403,7 @@ def test_a_program_that_runs_as_somebody_else_holds_up_nobody(mark: str) -> None
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-@pytest.mark.parametrize(
+@support.in_turn(
     "function",
     [
         deeds.shield_itself,
@@ -413,24 +418,23 @@ def test_a_program_that_runs_as_somebody_else_holds_up_nobody(mark: str) -> None
     ],
 )
 async def test_who_ignores_cancellation_is_killed_within_grace(
-    function: Callable[[str], Any], depth: int, tmp_path: Path, mark: str
+    hasty_tree: None, function: Callable[[str], Any], depth: int, tmp_path: Path, mark: str
 ) -> None:
     path = str(tmp_path / "begun")
     args: tuple[Any, ...] = (function, path)
     for _ in range(depth):
         args = (functools.partial(deeds.sleep_above, args[0]), path)
-    async with parallel.init(grace=GRACE, preload=PRELOAD):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(parallel.run, *args)
-            await support.eventually((tmp_path / "begun").exists)
-            start = time.monotonic()
-            nursery.cancel_scope.cancel()
-        taken = time.monotonic() - start
-        assert nothing_left(mark)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parallel.run, *args)
+        await support.eventually((tmp_path / "begun").exists)
+        start = time.monotonic()
+        nursery.cancel_scope.cancel()
+    taken = time.monotonic() - start
+    assert nothing_left(mark)
     assert GRACE - 0.1 < taken < GRACE + 1
 
 
-@pytest.mark.parametrize("function", [deeds.sleep_in_sync, deeds.compute_for_ever])
+@support.in_turn("function", [deeds.sleep_in_sync, deeds.compute_for_ever])
 async def test_a_sync_function_is_ended_at_once(
     patient_tree: None, function: Callable[[str], Any], tmp_path: Path, mark: str
 ) -> None:
@@ -520,15 +524,15 @@ async def company(count: int) -> AsyncIterator[None]:
 Call = Callable[[], Awaitable[Any]]
 
 
-async def alone_and_in_company(mark: str, *calls: Call) -> None:
+async def alone_and_in_company(mark: str, calls: Mapping[str, Call]) -> None:
     """Each call raises or asserts what it must, and leaves nothing."""
-    for call in calls:
-        with trio.fail_after(AT_ONCE):
+    for moment, call in calls.items():
+        with support.case(moment), trio.fail_after(AT_ONCE):
             await call()
-        assert nothing_left(mark)
+            assert nothing_left(mark)
     async with company(10):
-        for call in calls:
-            with trio.fail_after(AT_ONCE):
+        for moment, call in calls.items():
+            with support.case(f"{moment}, in company"), trio.fail_after(AT_ONCE):
                 await call()
 
 
@@ -663,18 +667,17 @@ def as_async(task: tuple[Any, ...]) -> tuple[Any, ...]:
     return (other.get(task[0], task[0]), *task[1:])
 
 
-@pytest.mark.parametrize("moment", moments)
 async def test_what_goes_wrong_at_an_awkward_moment_is_told_at_once(
-    moment: str, patient_tree: None, mark: str
+    patient_tree: None, mark: str
 ) -> None:
-    error, match, task = moments[moment]
-    async_task = as_async(task)
-    async_match = match and match.replace("'give'", "'give_async'")
-    await alone_and_in_company(
-        mark,
-        lambda: call_raises(error, match, *task),
-        lambda: call_raises(error, async_match, *async_task),
-    )
+    calls: dict[str, Call] = {}
+    for moment, (error, match, task) in moments.items():
+        async_match = match and match.replace("'give'", "'give_async'")
+        calls[moment] = functools.partial(call_raises, error, match, *task)
+        calls[f"{moment}, async"] = functools.partial(
+            call_raises, error, async_match, *as_async(task)
+        )
+    await alone_and_in_company(mark, calls)
 
 
 hanging_moments: dict[str, tuple[Any, ...]] = {
@@ -686,21 +689,30 @@ hanging_moments: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.parametrize("moment", hanging_moments)
 async def test_a_hang_at_an_awkward_moment_ends_when_it_is_cancelled(
-    moment: str, patient_tree: None, mark: str
+    patient_tree: None, mark: str
 ) -> None:
-    task = hanging_moments[moment]
-    await alone_and_in_company(mark, lambda: call_hangs_until_cancelled(*task))
+    await alone_and_in_company(
+        mark,
+        {
+            moment: functools.partial(call_hangs_until_cancelled, *task)
+            for moment, task in hanging_moments.items()
+        },
+    )
 
 
-@pytest.mark.parametrize("moment", ["pickling the result", "pickling the exception"])
 async def test_a_hang_where_an_async_function_cannot_hear_ends_within_grace(
-    moment: str, mark: str
+    hasty_tree: None, mark: str
 ) -> None:
-    task = as_async(hanging_moments[moment])
-    async with parallel.init(grace=GRACE, preload=PRELOAD):
-        await alone_and_in_company(mark, lambda: call_hangs_until_cancelled(*task))
+    deaf = ("pickling the result", "pickling the exception")
+    tasks = {moment: as_async(hanging_moments[moment]) for moment in deaf}
+    await alone_and_in_company(
+        mark,
+        {
+            moment: functools.partial(call_hangs_until_cancelled, *task)
+            for moment, task in tasks.items()
+        },
+    )
 
 
 async def test_two_arguments_arrive_as_they_were(patient_tree: None) -> None:

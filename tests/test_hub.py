@@ -36,7 +36,7 @@ from .puppets import (
     serve,
     talk_and,
 )
-from .support import alone, eventually
+from .support import alone, eventually, in_turn
 
 Client = parallel.Client
 
@@ -233,7 +233,7 @@ REASONS |= {f"end, then {end}": reason for end, reason in REASONS.items()}
 """That a client will send nothing more does not mean that its end is what it wished."""
 
 
-@pytest.mark.parametrize("end", REASONS)
+@in_turn("end", REASONS)
 async def test_disconnected_says_what_became_of_a_worker(tree: None, end: str) -> None:
     kind, text = REASONS[end]
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
@@ -589,6 +589,7 @@ async def test_a_client_that_floods_does_not_starve_the_others(hub: Hub) -> None
         assert before < 64
 
 
+@pytest.mark.own_tree  # it leaves channels to the end of `init`
 async def test_workers_that_flood_do_not_starve_the_others(tree: None) -> None:
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
         for _ in range(3):
@@ -847,7 +848,7 @@ async def test_what_is_flushed_survives_the_process(tree: None) -> None:
 # A worker that has returned lingers
 
 
-@pytest.mark.parametrize("count", [5, 100, 9_000])
+@in_turn("count", [5, 100, 9_000])
 async def test_nothing_that_a_worker_sent_before_it_returned_is_dropped(
     tree: None, count: int
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import parallel
 from parallel import Host, ParallelError, UnknownHost, placement
 
-from .support import examples
+from .support import examples, in_turn
 
 
 def host(name: str, slots: int = 1, running: int = 0) -> Host:
@@ -103,7 +103,7 @@ async def place() -> tuple[str, int]:
     return await parallel.run(parallel.current_host, where=parallel.random), hosts[0].slots
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "where",
     [None, "local", "root", parallel.random, parallel.round_robin, parallel.least_loaded],
     ids=["none", "local", "root", "random", "round_robin", "least_loaded"],

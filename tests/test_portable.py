@@ -36,7 +36,7 @@ from .puppets import (
     serve,
 )
 from .schedules import Node, act, random_tree
-from .support import alone
+from .support import alone, in_turn
 
 HANG = 30
 """Seconds after which something hangs."""
@@ -226,7 +226,7 @@ def many_open_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("count", [200, 201, 333])
+@in_turn("count", [200, 201, 333])
 async def test_one_message_carries_hundreds_of_channels(
     tree: None, many_open_files: None, count: int
 ) -> None:

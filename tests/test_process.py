@@ -14,6 +14,8 @@ import trio
 import parallel
 from parallel._connection import close_connections
 
+from .support import in_turn
+
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
@@ -118,7 +120,7 @@ async def test_a_process_that_an_error_around_its_channel_ends_is_cancelled(tree
         assert (await process.wait()).status == "cancelled"
 
 
-@pytest.mark.parametrize("error", [None, ValueError("no")])
+@in_turn("error", [None, ValueError("no")])
 async def test_a_channel_closed_by_what_ends_there_is_closed(
     tree: None, error: ValueError | None
 ) -> None:
@@ -140,6 +142,7 @@ async def return_when_told(hub: parallel.Hub[Any, Any], gate: Path) -> str:
     return "done"
 
 
+@pytest.mark.own_tree
 async def test_a_process_is_seen_to_its_end_when_all_that_was_left_open_is_closed(
     tree: None, gate: Path
 ) -> None:

@@ -13,6 +13,8 @@ import pytest
 import parallel
 from parallel.launch.local import Local
 
+from .support import in_turn
+
 
 @pytest.fixture
 async def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
@@ -80,8 +82,8 @@ async def test_a_part_that_an_older_package_does_not_have(hosts: None) -> None:
     assert await notes_of(there) == [advice("other", "json.newer", "json")]
 
 
-@pytest.mark.parametrize(
-    ("route", "named"),
+@in_turn(
+    "route, named",
     [
         (["other", "third"], "third"),
         (["other", "other"], "other"),
@@ -90,7 +92,6 @@ async def test_a_part_that_an_older_package_does_not_have(hosts: None) -> None:
         (["other", "root", "root"], "root"),
         (["root", "root"], None),
     ],
-    ids=str,
 )
 async def test_it_is_told_once_by_the_host_that_lacks_it(
     hosts: None, route: list[str], named: str | None

@@ -21,7 +21,7 @@ import trio
 import parallel
 from parallel import HostUnreachable, ParallelError
 
-from .support import eventually, marked_processes, open_descriptors, run_program
+from .support import eventually, in_turn, marked_processes, open_descriptors, run_program
 
 # Arguments
 
@@ -513,12 +513,9 @@ async def test_ps_shows_what_each_process_does(setproctitle: bool) -> None:
         assert parent(parent(fork_server)) == os.getpid()
 
 
-@pytest.mark.parametrize(
-    "name", ["x" * 1000, "\N{SNOWMAN}", "a\0b", "lone \ud800", "with\nnewline"]
-)
-async def test_a_process_may_be_called_anything(setproctitle: bool, name: str) -> None:
-    async with parallel.init():
-        assert await parallel.run(os.getpid, name=name)
+@in_turn("name", ["x" * 1000, "\N{SNOWMAN}", "a\0b", "lone \ud800", "with\nnewline"])
+async def test_a_process_may_be_called_anything(setproctitle: bool, tree: None, name: str) -> None:
+    assert await parallel.run(os.getpid, name=name)
 
 
 # The end

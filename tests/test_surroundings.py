@@ -22,7 +22,7 @@ import trio
 import parallel
 from parallel._surroundings import encode_surroundings, look_around, settle_in
 
-from .support import open_descriptors, run_program
+from .support import in_turn, open_descriptors, run_program
 
 # Functions by value, so that no worker needs to import this module.
 
@@ -151,7 +151,7 @@ async def test_a_directory_that_is_not_there_is_the_call_s_error(tree: None) -> 
     assert caught.value.filename == "/nowhere/at/all"
 
 
-@pytest.mark.parametrize("env", [{"A": 1}, {"A=B": "x"}, {"A": "x\0y"}, {1: "x"}])
+@in_turn("env", [{"A": 1}, {"A=B": "x"}, {"A": "x\0y"}, {1: "x"}])
 async def test_an_environment_that_cannot_be_is_the_call_s_error(tree: None, env: Any) -> None:
     with pytest.raises((TypeError, ValueError, OSError)):
         await parallel.run(os.getpid, env=env)

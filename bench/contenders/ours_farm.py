@@ -112,8 +112,7 @@ async def run_generated(farm: parallel.Farm, count: int) -> None:
 async def run_kernel(name: str, grain: str, farm: parallel.Farm, count: int) -> None:
     """Compute."""
     fn, xs = tasks.make(name, grain, count)
-    async for _ in farm.imap_unordered(fn, xs):
-        pass
+    await farm.map(fn, xs)
 
 
 async def run_provers(order: str, farm: parallel.Farm, count: int) -> None:

@@ -1,8 +1,7 @@
-"""Each test that takes a `place` runs on every deployment."""
+"""Each test that takes a `place` runs on every deployment; on processes all do in one tree."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
 from multiprocessing import resource_tracker
@@ -10,13 +9,10 @@ from typing import Any
 
 import pytest
 
-import parallel
-from parallel.farm import Executor, Interpreters, Processes, Sequential
-from parallel.launch.local import Local
+from parallel.farm import Executor, Interpreters, Sequential
 
 from ..support import ROOT
 from .places import (
-    ALL,
     ASYNC,
     ASYNC_SETUP,
     CLOSURES,
@@ -30,11 +26,13 @@ from .places import (
     others,
 )
 
+# Spawned processes have one, once for all: now, so that it belongs to no test's tree.
+resource_tracker.ensure_running()
+
 
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
     """What runs the tasks, and the engine that takes longest to start."""
-    resource_tracker.ensure_running()  # spawned processes have one, once for all
     with EXECUTORS.get(request.param, nullcontext)() as executor:
         yield request.param, executor
 
@@ -43,13 +41,6 @@ def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
 async def place(kind: tuple[str, Any]) -> AsyncIterator[Place]:
     name, executor = kind
     match name:
-        case "processes":
-            async with parallel.init(grace=2.0):
-                yield Place(Processes(2), ALL)
-        case "processes of another host":
-            cluster = parallel.Cluster([Local(name="far", python=sys.executable)])
-            async with parallel.init(grace=2.0, cluster=cluster):
-                yield Place(Processes({"far": 2}), ALL)
         case "sequential":
             yield Place(Sequential(), {CLOSURES, ASYNC, SETUP, ASYNC_SETUP})
         case "two in turns":

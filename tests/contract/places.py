@@ -79,8 +79,6 @@ EXECUTORS: dict[str, Callable[[], AbstractContextManager[futures.Executor]]] = {
 }
 needs_loky = [pytest.mark.packages("loky"), pytest.mark.slow]
 KINDS = [
-    "processes",
-    "processes of another host",
     "sequential",
     "two in turns",
     "threads",

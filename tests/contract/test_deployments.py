@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -31,18 +31,20 @@ from parallel.farm import (
     Interpreters,
     NoWorkers,
     Policy,
+    Processes,
     Sequential,
     TaskLost,
     TaskTimeout,
     WorkerLost,
     specification,
 )
+from parallel.launch.local import Local
 
 from ..programs import tasks
 from ..servers import program
-from ..support import IMPORT_PATH, ROOT, eventually
-from . import test_any_tasks
-from .places import ASYNC, ASYNC_SETUP, CLOSURES, KILLS, SETUP, TIMEOUTS, Place, others
+from ..support import IMPORT_PATH, ROOT, case, eventually
+from . import test_any_tasks as any_tasks
+from .places import ALL, ASYNC, ASYNC_SETUP, CLOSURES, KILLS, SETUP, TIMEOUTS, Place, others
 
 # -- what is computed --------------------------------------------------------------------------
 
@@ -298,6 +300,36 @@ async def test_a_task_can_be_a_command(place: Place) -> None:
     assert (error.returncode, error.stderr) == (3, "I cannot go on")
 
 
+# -- all of it in one tree -----------------------------------------------------------------------
+
+
+def contract() -> dict[str, Callable[..., Awaitable[None]]]:
+    """The tests above, and that of any tasks: those that take a place."""
+    return {
+        name: test
+        for name, test in [*globals().items(), *vars(any_tasks).items()]
+        if name.startswith("test_") and list(inspect.signature(test).parameters)[:1] == ["place"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("hosts", "workers"), [([], 2), (["far"], {"far": 2})], ids=["here", "on another host"]
+)
+async def test_all_of_it_holds_on_processes(
+    hosts: list[str], workers: int | dict[str, int], tmp_path: Path
+) -> None:
+    cluster = parallel.Cluster([Local(name=name, python=sys.executable) for name in hosts])
+    async with parallel.init(grace=2.0, cluster=cluster):
+        before = [child.name for child in (await parallel.processes()).children]
+        for name, test in contract().items():
+            with case(name):
+                arguments: list[object] = [Place(Processes(workers), ALL)]
+                if "tmp_path" in inspect.signature(test).parameters:
+                    arguments.append(tmp_path)
+                await test(*arguments)
+                assert [child.name for child in (await parallel.processes()).children] == before
+
+
 # -- engines with a program of their own ---------------------------------------------------------
 
 
@@ -306,11 +338,7 @@ def run_contract(*argv: str) -> None:
     env = {**os.environ, "PYTHONPATH": IMPORT_PATH}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" passed") == sum(
-        name.startswith("test_") and "place" in inspect.signature(test).parameters
-        for name, test in [*globals().items(), *vars(test_any_tasks).items()]
-        if inspect.iscoroutinefunction(test)
-    )
+    assert done.stdout.count(" passed") == len(contract())
 
 
 PROGRAM = str(ROOT / "tests/programs/contract.py")

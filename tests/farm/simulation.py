@@ -263,4 +263,4 @@ class World:
     def check(self) -> None:
         """Nobody idles while there is something to take."""
         plan = self.plan
-        assert not (plan._idle and (plan._alone or plan._ready))
+        assert not (plan._idle and plan._backlog)

@@ -13,7 +13,7 @@ import trio.testing
 import parallel
 from parallel.farm.stream import KEPT
 
-from ..support import resident_memory
+from ..support import in_turn, resident_memory
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ class Counting:
             yield item
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("ordered", [False, True])
+@in_turn("is_async", [False, True])
+@in_turn("ordered", [False, True])
 async def test_an_endless_input_is_read_no_further_than_keeps_the_workers_busy(
     farm: parallel.Farm, is_async: bool, ordered: bool
 ) -> None:

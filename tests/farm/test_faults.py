@@ -27,7 +27,7 @@ from parallel.farm import (
 )
 from parallel.farm.events import Event, WorkerLeft
 
-from ..support import eventually
+from ..support import eventually, in_turn
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def test_a_task_for_a_worker_that_is_lost_is_done_anyway_where_it_may(
     assert farm.unrunnable() == []
 
 
-@pytest.mark.parametrize("do_it_anyway", [False, True])
+@in_turn("do_it_anyway", [False, True])
 async def test_a_task_for_a_worker_that_never_was_is_unrunnable_at_once(
     farm: parallel.Farm, do_it_anyway: bool
 ) -> None:
@@ -173,10 +173,10 @@ def computes_and_dies_at_half(x: int) -> int:
     return x
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "poison", [dies_at_half, exits_at_half, closes_everything_at_half, computes_and_dies_at_half]
 )
-@pytest.mark.parametrize("attempts", [1, 3])
+@in_turn("attempts", [1, 3])
 async def test_poison_is_given_up_and_the_others_of_its_batch_are_not(
     farm: parallel.Farm, poison: Callable[[int], int], attempts: int
 ) -> None:
@@ -231,7 +231,7 @@ def matches(x: int) -> int:
     return x
 
 
-@pytest.mark.parametrize("stuck", [sleeps, sleeps_async, ignores_cancellation, matches])
+@in_turn("stuck", [sleeps, sleeps_async, ignores_cancellation, matches])
 async def test_a_task_over_its_timeout_is_ended_alone(
     farm: parallel.Farm, stuck: Callable[[int], Any]
 ) -> None:
@@ -362,7 +362,7 @@ async def test_a_setup_that_kills_its_worker_leaves_no_worker(tree: None) -> Non
     assert isinstance(caught.value.__cause__, parallel.WorkerDied)
 
 
-@pytest.mark.parametrize("hang", [lambda: time.sleep(1000), lambda: hold_the_lock(1000)])
+@in_turn("hang", [lambda: time.sleep(1000), lambda: hold_the_lock(1000)])
 async def test_a_farm_whose_setup_hangs_can_be_left(hang: Callable[[], Any], tree: None) -> None:
     async with parallel.open_farm(workers=1, setup=Setup(hang)):
         await trio.sleep(0.2)
@@ -421,7 +421,7 @@ async def test_a_function_that_cannot_be_sent_fails_the_call_and_ends_no_worker(
     assert departures(events) == 0
 
 
-@pytest.mark.parametrize("guest", [Unwelcome(), Unsendable()])
+@in_turn("guest", [Unwelcome(), Unsendable()])
 async def test_an_argument_that_does_not_arrive_fails_alone(
     farm: parallel.Farm, guest: object
 ) -> None:
@@ -433,8 +433,8 @@ async def test_an_argument_that_does_not_arrive_fails_alone(
     assert results == [int] * 200
 
 
-@pytest.mark.parametrize("guest", [Unwelcome, Unsendable])
-@pytest.mark.parametrize("limit", [None, 100.0])
+@in_turn("guest", [Unwelcome, Unsendable])
+@in_turn("limit", [None, 100.0])
 async def test_a_result_that_does_not_arrive_fails_alone(
     farm: parallel.Farm, guest: Callable[[], Any], limit: float | None
 ) -> None:
@@ -501,7 +501,7 @@ async def test_a_task_may_run_processes_and_a_farm_of_its_own(farm: parallel.Far
 # -- leaving -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stuck", [sleeps, sleeps_async, matches])
+@in_turn("stuck", [sleeps, sleeps_async, matches])
 async def test_leaving_by_an_exception_ends_the_tasks(
     stuck: Callable[[int], Any], tree: None
 ) -> None:

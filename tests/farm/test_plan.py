@@ -200,6 +200,33 @@ def test_what_was_taken_back_too_late_and_is_wanted_no_more_is_ended() -> None:
     assert plan.tick(0.002 + SILENCE) == [Kill("a")]
 
 
+def test_what_was_taken_back_and_sent_again_is_blamed_once_for_one_loss() -> None:
+    plan = plan_with("a")
+    tasks = tasks_of(known(0.005), 5)
+    plan.submit(tasks, 0.0)
+    plan.join("b", Kind.INTERMINGLED, 0.0)
+    assert tasks[-1].holders == ("b",)
+    plan.retire("b", 0.001)
+    assert tasks[-1].holders == ("a",)
+    plan.lose("a", 1.0)
+    assert tasks[-1].attempts == 1
+
+
+def test_what_was_taken_back_too_late_and_was_cancelled_while_it_waited_has_no_outcome() -> None:
+    plan = plan_with("a")
+    tasks = tasks_of(known(0.005), 5)
+    plan.submit(tasks, 0.0)
+    plan.join("b", Kind.INTERMINGLED, 0.0)
+    job = tasks[0].job
+    taken = next(task for task in tasks if task.holders == ("b",))
+    plan.join("c", Kind.ORDERED, 0.0)
+    plan.lose("b", 0.001)  # it waits to go alone
+    assert not taken.holders
+    plan.cancel(job, 0.002)
+    assert not [each for each in ran(plan, "a", [taken], 0.003) if isinstance(each, Finished)]
+    assert job.tasks == 0
+
+
 def test_who_may_only_be_slow_to_answer_has_more_time_to_end_what_nobody_wants() -> None:
     plan = plan_with("a")
     (task,) = tasks_of(known(0.005), 1)

@@ -76,6 +76,7 @@ async def test_functions_and_workers_have_counts_of_their_own(farm: parallel.Far
     assert sum(each.busy for each in counts.workers) >= 20 * 0.001
 
 
+@pytest.mark.own_tree
 async def test_what_is_under_way_is_with_workers_or_waits(farm: parallel.Farm) -> None:
     algorithm = farm.algorithm(time.sleep)
     for _ in range(10):

@@ -19,8 +19,8 @@ from pathlib import Path
 import trio
 
 from parallel.farm import Executor
-from tests.contract import test_any_tasks, test_deployments
 from tests.contract.places import EXECUTOR, KILLS, Place
+from tests.contract.test_deployments import contract
 
 
 @contextmanager
@@ -42,20 +42,11 @@ def dask() -> Iterator[futures.Executor]:
         yield client.get_executor()
 
 
-TESTS = [
-    each
-    for module in (test_deployments, test_any_tasks)
-    for each in inspect.getmembers(module, inspect.iscoroutinefunction)
-]
-
-
 def check(executor: futures.Executor, promises: set[str]) -> bool:
     """Run each test; print its name and "passed", or why not."""
     passed = True
-    for name, test in TESTS:
+    for name, test in contract().items():
         parameters = inspect.signature(test).parameters
-        if not name.startswith("test_") or "place" not in parameters:
-            continue
         place = Place(Executor(executor, workers=2), promises)
         with tempfile.TemporaryDirectory() as path:
             arguments = {"place": place, "tmp_path": Path(path)}

@@ -3,8 +3,8 @@
 The modules, from the bottom up; those marked * are pure:
 
 * `results`*, `tasks`*, `messages`*, `instructions`*, `events`*: what is decided upon, and said.
-* `roster`*, `deadlines`*, `sharing`*: a worker as the plan sees it; when it is killed; what is
-  taken off it. `plan`*: which task goes where, after each event.
+* `roster`*, `backlog`*, `deadlines`*, `sharing`*: a worker as the plan sees it; what is with none;
+  when one is killed; what is taken off it. `plan`*: which task goes where, after each event.
 * `deployment`: where workers run. `surroundings`: what is around the tasks of one.
 * `serving`: what runs the tasks in a process. `processes`: the default deployment.
 * `batches`: seats without a process to talk with. `sequential`: in this process. `engine_side`:

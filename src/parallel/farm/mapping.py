@@ -14,6 +14,9 @@ from .stream import Stream
 
 T = TypeVar("T")
 
+MANY = 64
+"""Results that are worth a look where nobody waits for each."""
+
 OnError: TypeAlias = Literal["raise", "return"]
 """What becomes of a task's exception: the call fails with it, or it is the task's value."""
 
@@ -44,7 +47,7 @@ class Results(AsyncIterator[T], Generic[T]):
     async def in_order(self) -> list[T]:
         """All that there are, in the order of their tasks, whichever came first."""
         values: dict[int, T] = {}
-        while (done := await self._take()) is not None:
+        while (done := await self._take(MANY)) is not None:
             values[done.tag] = cast(T, done.value if done.error is None else done.error)
         return [values[place] for place in range(len(values))]
 
@@ -63,7 +66,7 @@ class Results(AsyncIterator[T], Generic[T]):
         self._next += 1
         return done
 
-    async def _take(self) -> Done[T] | None:
+    async def _take(self, enough: int = 1) -> Done[T] | None:
         stream, feed = self._stream, self._feed
         await stream.step()
         while True:
@@ -78,7 +81,7 @@ class Results(AsyncIterator[T], Generic[T]):
             if feed.is_over and not stream.job.tasks:
                 self.close()
                 return None
-            await stream.wait()
+            await stream.wait(enough)
         done = stream.done.popleft()
         if done.error is not None and self._on_error == "raise":
             self.close()

@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+from .backlog import Backlog
 from .deadlines import Deadlines
 from .instructions import (
     Finished,
@@ -67,10 +68,7 @@ class Plan:
         self._idle: OrderedDict[Worker, None] = OrderedDict()
         self._hungry: OrderedDict[Worker, None] = OrderedDict()
         self._busy: OrderedDict[Worker, None] = OrderedDict()
-        self._ready: OrderedDict[Job, None] = OrderedDict()
-        self._alone: deque[Task] = deque()
-        """Tasks for any worker that go alone."""
-        self._alone_first = True
+        self._backlog = Backlog()
         self._deadlines = Deadlines(self._workers)
         self._patrol = math.inf
         self._public = 0
@@ -115,7 +113,7 @@ class Plan:
                 continue
             task.job.tasks += 1
             if task.worker is None:
-                self._queue(task)
+                self._backlog.put(task)
             else:
                 self._queue_for(task.worker, task, now)
         return self._decide(now)
@@ -123,8 +121,7 @@ class Plan:
     def cancel(self, job: Job, now: float) -> list[Instruction]:
         """No task of this job is of any use any more; who runs one is killed if it goes on."""
         job.cancelled = True
-        job.ready.clear()
-        self._ready.pop(job, None)
+        self._backlog.drop(job)
         job.tasks = 0
         withdrawn: dict[str, list[Task]] = {}
         for task in job.outstanding:
@@ -134,7 +131,6 @@ class Plan:
         job.outstanding.clear()
         for name, tasks in withdrawn.items():
             self._withdraw(self._workers[name], tasks, now)
-        self._alone = deque(task for task in self._alone if task.job is not job)
         return self._decide(now)
 
     def join(self, name: str, kind: Kind, now: float) -> list[Instruction]:
@@ -186,13 +182,13 @@ class Plan:
         worker.heard(now, len(results), sum(result.seconds for result in results))
         for result in results:
             task = worker.has_run(result.task)
-            if task is not None and task.alive:
+            if task is not None and task.is_wanted:
                 task.job.measured(result.seconds, task.args, result.value)
                 self._end(task, now)
                 self._out.append(Finished(task, result, name))
         if begun is not None and (task := worker.has_begun(begun)) is not None:
             worker.busy = busy
-            if not task.alive:
+            if not task.is_wanted:
                 self._end_soon(worker, task, now)
             elif task.policy.timeout is not None:
                 self._deadlines.add(worker, task, now + task.policy.timeout)
@@ -232,23 +228,13 @@ class Plan:
 
     # -- tasks -----------------------------------------------------------------------------------
 
-    def _queue(self, task: Task, *, in_front: bool = False) -> None:
-        """It is ready for any worker."""
-        queue = self._alone if task.is_alone else task.job.ready
-        if in_front:
-            queue.appendleft(task)
-        else:
-            queue.append(task)
-        if not task.is_alone:
-            self._ready[task.job] = None
-
     def _queue_for(self, name: str, task: Task, now: float) -> None:
         """It is ready for that worker alone."""
         worker = self._workers.get(name)
         is_gone = worker.retiring if worker is not None else name in self._former
         if is_gone and task.policy.do_it_anyway:
             task.worker = None
-            self._queue(task)
+            self._backlog.put(task)
         elif worker is None or is_gone or worker.kind is Kind.UNORDERED:
             self._fail(Unrunnable(task))
         else:
@@ -259,7 +245,7 @@ class Plan:
         """What a worker had that goes or has gone: to others, in front, if that may be."""
         again: list[Task] = []
         for task in tasks:
-            if not task.alive or task.holders or task.job.cancelled:
+            if not task.is_wanted or task.holders:
                 continue  # nobody wants it, or somebody else has it too
             task.job.outstanding.discard(task)
             policy = task.policy
@@ -273,7 +259,7 @@ class Plan:
                 if task.attempts:
                     self._out.append(Retried(task, worker.name))
         for task in reversed(again):
-            self._queue(task, in_front=True)
+            self._backlog.put(task, in_front=True)
 
     def _fail(self, verdict: GivenUp | Unrunnable) -> None:
         verdict.task.alive = False
@@ -365,32 +351,27 @@ class Plan:
 
     def _decide(self, now: float) -> list[Instruction]:
         """Who gets what; all that is to be done since the last decision."""
-        while self._idle and (self._alone or self._ready):
-            if self._alone and (self._alone_first or not self._ready):
-                self._give(self._idle, [self._alone.popleft()], now)
-                self._alone_first = False
+        backlog = self._backlog
+        while self._idle and backlog:
+            if backlog.next_job is None:
+                self._give(self._idle, [backlog.take_one_alone()], now)
             else:
-                self._give_batch(self._idle, now)
-                self._alone_first = True
+                self._give_batch(self._idle, backlog.next_job, now)
         # While a task waits to go alone, nobody who could become idle gets more.
-        while self._hungry and self._ready and not self._alone:
-            self._give_batch(self._hungry, now)
+        while self._hungry and not backlog.has_one_alone and (job := backlog.next_job) is not None:
+            self._give_batch(self._hungry, job, now)
         self._patrol = math.inf
-        if self._idle and self._busy and not self._alone:
+        if self._idle and self._busy and not backlog:
             self._share(now)
         out, self._out = self._out, []
         return out
 
-    def _give_batch(self, workers: OrderedDict[Worker, None], now: float) -> None:
-        worker, job = next(iter(workers)), next(iter(self._ready))
+    def _give_batch(self, workers: OrderedDict[Worker, None], job: Job, now: float) -> None:
+        worker = next(iter(workers))
         # Towards the end less, so that all end together.
         fair = -(-len(job.ready) // (2 * self._public))
         count = min(worker.batch_of(job), max(1, fair))
-        tasks = [job.ready.popleft() for _ in range(count)]
-        del self._ready[job]
-        if job.ready:
-            self._ready[job] = None  # at the end: the jobs take turns
-        self._give(workers, tasks, now)
+        self._give(workers, self._backlog.take(job, count), now)
 
     def _give(self, workers: OrderedDict[Worker, None], tasks: list[Task], now: float) -> None:
         # One that had been taken back too late may have ended since, or be with its worker again.

@@ -142,8 +142,10 @@ class Worker:
     @property
     def suspects(self) -> list[Task]:
         """Which tasks it may be running, as far as can be known from what it has said."""
-        held = [each.task for each in self.held.values()]
-        return held[:1] if self.busy else held + [each.task for each in self.taken.values()]
+        if self.busy:
+            return [each.task for each in itertools.islice(self.held.values(), 1)]
+        # One that was taken back and sent again is in both, and is suspected once.
+        return [each.task for each in {**self.held, **self.taken}.values()]
 
     @property
     def waiting(self) -> list[Task]:

@@ -32,6 +32,10 @@ SLICE = 0.002
 LATE = 0.01
 """Seconds after which that is sent from within the task that is running."""
 
+AGAIN = 0.25
+"""Seconds after which a task that was announced as a long one is announced again: the farm may have
+been unable to read the results that came with the announcement."""
+
 
 async def serve(hub: Hub[Order, Answer], setup: Setup | None) -> None:
     """Do what the one client says, until it says no more."""
@@ -63,6 +67,10 @@ class _Server:
         """The task that is running."""
         self.announced: int | None = None
         """The task that was last said to be begun: it is run, though it were dropped."""
+        self.busy: int | None = None
+        """The task after which it was said that no other is begun without a report."""
+        self.long: set[int] = set()
+        """Jobs of which the last task took so long that what came of it went by itself."""
         self.read = 0
         """Messages that have been read."""
         self.news = trio.Event()
@@ -111,6 +119,7 @@ class _Server:
                 self.functions[job] = fn
             case Forget(job):
                 self.functions.pop(job, None)
+                self.long.discard(job)
             case Drop(tasks):
                 # Of those that have run already there may be others to come, taken back again.
                 waiting = {task.number for task in self.queue} - {self.announced}
@@ -120,6 +129,10 @@ class _Server:
 
     async def _work(self) -> None:
         while True:
+            if self.long and self.results and not self.queue:
+                # What comes next is likely to be here: then one message tells of both.
+                for _ in range(2):
+                    await trio.lowlevel.checkpoint()
             while not self.queue:
                 if self.results:
                     await self._report()
@@ -144,11 +157,11 @@ class _Server:
 
         For the first one may be such that the farm cannot read it.
         """
-        number, _, _, timed = self.queue[0]
+        number, job, _, timed = self.queue[0]
         self.announced = number
         if timed and self.results:
             await self._report()
-        await self._report(number, busy=timed)
+        await self._report(number, busy=timed or job in self.long)
 
     async def _wait_for(self, awaitable: Awaitable[Any], started: float) -> None:
         number = self.current
@@ -169,7 +182,7 @@ class _Server:
             await self.waits.wait()
             self.waits = trio.Event()
             number = self.current
-            await trio.sleep(LATE)
+            await trio.sleep(self._patience(number))
             if number is not None and number == self.current:
                 await self._report(number, busy=True)
 
@@ -183,7 +196,7 @@ class _Server:
         on_sigterm = signal.signal(signal.SIGTERM, signal.SIG_DFL)
         is_mine = signal.getsignal(signal.SIGALRM) == self._report_late
         if is_mine:
-            signal.setitimer(signal.ITIMER_REAL, LATE)
+            signal.setitimer(signal.ITIMER_REAL, self._patience(self.queue[0].number))
         try:
             while self.queue:
                 number, job, args, timed = self.queue[0]
@@ -206,13 +219,20 @@ class _Server:
                 self.current = None
                 now = clock()
                 self.results.append(Result(number, value, now - start, failed))
-                if timed or now > end:
+                if now - start > SLICE:
+                    self.long.add(job)
+                elif self.long:
+                    self.long.discard(job)
+                if number == self.busy or now > end:
                     break
         finally:
             if is_mine:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGTERM, on_sigterm)
         return None
+
+    def _patience(self, number: int | None) -> float:
+        return AGAIN if number is not None and number == self.busy else LATE
 
     def _report_late(self, _signum: int, frame: FrameType | None) -> None:
         """In the midst of a task that takes longer: that it does, and what came of others before.
@@ -225,6 +245,7 @@ class _Server:
         report = Report(results, self.current, True, self.read)
         try:
             self.hub.send_nowait(self.client, report)
+            self.busy = self.current
         except Exception:  # it would be the task's
             self.results = results  # when the task is done then
 
@@ -247,6 +268,7 @@ class _Server:
     async def _say(self, results: list[Result], begun: int | None, busy: bool = False) -> None:
         if begun is None:
             begun = self.current
+        self.busy = begun if busy else None
         await self.hub.send(self.client, Report(results, begun, busy, self.read))
 
 

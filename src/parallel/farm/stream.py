@@ -91,6 +91,8 @@ class Stream:
         self._parked = trio.lowlevel.ParkingLot()
         self._calls = 0
         self._low = 0
+        self._enough = 1
+        """Results that wake who waits."""
 
     @property
     def pending(self) -> int:
@@ -163,8 +165,13 @@ class Stream:
         else:
             await trio.lowlevel.checkpoint()
 
-    async def wait(self) -> None:
-        """Until something has ended, has gone wrong, or somebody calls `wake`."""
+    async def wait(self, enough: int = 1) -> None:
+        """Until something has ended, has gone wrong, or somebody calls `wake`.
+
+        Who wants all results anyway says how many are `enough`, and wakes seldom; earlier when one
+        has failed, or when there may be too few tasks.
+        """
+        self._enough = enough
         await self._parked.park()
 
     def wake(self) -> None:
@@ -201,7 +208,9 @@ class Stream:
             self.on_end(done)
             return
         self.done.append(done)
-        if self._parked:
+        if self._parked and (
+            len(self.done) >= self._enough or done.error is not None or self.job.tasks <= self._low
+        ):
             self._parked.unpark_all()
 
     def fail(self, error: BaseException) -> None:

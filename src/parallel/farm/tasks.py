@@ -154,6 +154,11 @@ class Task:
         """Not ended yet."""
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether it has not ended, and somebody waits for what comes of it."""
+        return self.alive and not self.job.cancelled
+
+    @property
     def is_alone(self) -> bool:
         """Whether it goes to an idle worker, with nothing behind it.
 
