@@ -45,6 +45,7 @@ FARM_ROWS = (
             Contender("mpire", "with_mpire:noops"),
             Contender("loky", "with_loky:noops"),
             Contender("Dask", "with_dask:noops"),
+            Contender("ray", "with_ray:noops"),
         ),
         (Faster(1.5, POOL),),
         plan=Plan(rounds=9, operations=2_000),

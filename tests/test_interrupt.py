@@ -6,16 +6,12 @@ The programs are in `programs/interrupted.py`; each has a terminal of its own.
 from __future__ import annotations
 
 import os
-import pty
 import random
-import re
-import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -23,103 +19,15 @@ import trio
 
 from .programs import growth
 from .support import IMPORT_PATH, MARK, ROUNDS
+from .terminals import Terminal, is_one_group, is_one_traceback, on_terminal
 
 PROGRAM = Path(__file__).with_name("programs") / "interrupted.py"
 AT_A_LINE = Path(__file__).with_name("programs") / "interrupted_at_a_line.py"
 LONG = 30.0
-AT_ONCE = 10.0
-CTRL_C = b"\x03"
 
 
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, mark: str, scene: str, grace: float) -> None:
-        self.mark = mark
-        environment = {**os.environ, MARK: mark, "PYTHONPATH": IMPORT_PATH}
-        arguments = [sys.executable, str(PROGRAM), scene, str(grace)]
-        self.pid, self.descriptor = pty.fork()
-        if self.pid == 0:
-            os.execve(sys.executable, arguments, environment)
-        self.output = ""
-
-    def read(self, seconds: float) -> bool:
-        """Once; False at the end."""
-        if not select.select([self.descriptor], [], [], seconds)[0]:
-            raise TimeoutError(f"it is silent after {self.output!r}")
-        try:
-            data = os.read(self.descriptor, 1 << 16)
-        except OSError:
-            return False  # the last one has closed it
-        self.output += data.decode().replace("\r\n", "\n")
-        return bool(data)
-
-    def wait_for(self, word: str, count: int = 1) -> None:
-        deadline = time.monotonic() + AT_ONCE
-        while self.output.count(f"{word}\n") < count:
-            assert self.read(deadline - time.monotonic()), self.output
-
-    def press(self, key: bytes = CTRL_C) -> None:
-        os.write(self.descriptor, key)
-
-    def wait(self, seconds: float = AT_ONCE) -> int:
-        """Until the program has ended; its returncode. Nothing of it is left then."""
-        deadline = time.monotonic() + seconds
-        while self.read(deadline - time.monotonic()):
-            pass
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        assert growth.marked(self.mark) == {}, self.output
-        return os.waitstatus_to_exitcode(status)
-
-    @property
-    def said(self) -> str:
-        """Without what the terminal shows of the key."""
-        return self.output.replace("^C", "")
-
-    def close(self) -> None:
-        for pid in growth.marked(self.mark):
-            os.kill(pid, signal.SIGKILL)
-        if self.pid:
-            os.waitpid(self.pid, 0)
-        os.close(self.descriptor)
-
-
-@contextmanager
-def terminal(mark: str, scene: str, grace: float = LONG) -> Iterator[Terminal]:
-    program = Terminal(mark, scene, grace)
-    try:
-        yield program
-    finally:
-        program.close()
-
-
-ONE_TRACEBACK = re.compile(
-    r"Traceback \(most recent call last\):\n( .*\n|\n)+KeyboardInterrupt\n", re.MULTILINE
-)
-
-
-ONE_GROUP = re.compile(
-    r"  \+ Exception Group Traceback \(most recent call last\):\n"
-    r"(  \|  .*\n)+"
-    r"  \| (BaseExceptionGroup|trio\.MultiError): .*\n"  # the second before trio 0.25
-    r"  \+-\+-+ 1 -+\n"
-    r"    \| Traceback \(most recent call last\):\n"
-    r"(    \|  .*\n)+"
-    r"    \| KeyboardInterrupt\n"
-    r"    \+-+\n",
-    re.MULTILINE,
-)
-
-
-def is_one_group(text: str) -> bool:
-    """A traceback of a group with one interrupt in it, and nothing but that."""
-    return ONE_GROUP.fullmatch(text) is not None
-
-
-def is_one_traceback(text: str) -> bool:
-    """And nothing but that."""
-    return ONE_TRACEBACK.fullmatch(text) is not None
+def terminal(mark: str, scene: str, grace: float = LONG) -> AbstractContextManager[Terminal]:
+    return on_terminal(mark, PROGRAM, scene, str(grace))
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,14 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
@@ -47,103 +43,8 @@ from parallel.launch.local import Local
 from ..programs import tasks
 from ..servers import program
 from ..support import IMPORT_PATH, ROOT, case, eventually
-
-CLOSURES, ASYNC, SETUP, ASYNC_SETUP, TIMEOUTS, KILLS = (
-    "closures",
-    "async functions",
-    "setup",
-    "async setup",
-    "timeouts",
-    "kills",
-)
-"""What some deployments promise, and others refuse."""
-
-
-@dataclass
-class Place:
-    """A deployment, and which of these it promises."""
-
-    deployment: Deployment
-    promises: set[str] = field(default_factory=set[str])
-
-    def open_farm(self, **options: Any) -> AbstractContextManager[Any]:
-        return parallel.open_farm(self.deployment, **options)  # type: ignore[return-value]
-
-
-@functools.cache
-def others() -> list[str]:
-    """The Pythons of this machine that have another version than this one."""
-    found = subprocess.run([ROOT / ".ci/pythons"], capture_output=True, text=True, check=True)
-    mine = sys.version_info.minor
-    minor = re.compile(rf"(python|versions/)3\.{mine}\b")
-    return [path for path in found.stdout.split() if not minor.search(path)] or [sys.executable]
-
-
-@contextmanager
-def loky() -> Iterator[futures.Executor]:
-    from loky import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(2) as executor:
-        yield warm(executor)
-
-
-@contextmanager
-def process_pool() -> Iterator[futures.Executor]:
-    with futures.ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        yield warm(executor)
-
-
-def warm(executor: futures.Executor) -> futures.Executor:
-    """It starts its processes when they are wanted first: now, not within a test."""
-    assert len(list(executor.map(tasks.short_of_breath, [0.2] * 4))) == 4
-    return executor
-
-
-EXECUTORS: dict[str, Callable[[], AbstractContextManager[futures.Executor]]] = {
-    "threads": lambda: futures.ThreadPoolExecutor(2),
-    "process pool": process_pool,
-    "loky": loky,
-}
-needs_loky = [pytest.mark.packages("loky"), pytest.mark.slow]
-KINDS = [
-    "sequential",
-    "two in turns",
-    "threads",
-    "process pool",
-    pytest.param("loky", marks=needs_loky),
-    "other Pythons",
-]
-EXECUTOR = {CLOSURES, ASYNC, SETUP}
-ALL = {CLOSURES, ASYNC, SETUP, ASYNC_SETUP, TIMEOUTS, KILLS}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _resource_tracker() -> None:
-    """Spawned processes have one in common, which no test's mark is on."""
-    resource_tracker.ensure_running()
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any]]:
-    """What runs the tasks, and the engine that takes longest to start."""
-    with EXECUTORS.get(request.param, nullcontext)() as executor:
-        yield request.param, executor
-
-
-@pytest.fixture
-async def place(kind: tuple[str, Any]) -> AsyncIterator[Place]:
-    name, executor = kind
-    match name:
-        case "sequential":
-            yield Place(Sequential(), {CLOSURES, ASYNC, SETUP, ASYNC_SETUP})
-        case "two in turns":
-            yield Place(Sequential(2), {CLOSURES, ASYNC, SETUP, ASYNC_SETUP})
-        case "other Pythons":
-            argvs = [["env", f"PYTHONPATH={ROOT}", python] for python in others()]
-            yield Place(Interpreters((argvs * 2)[:2]), {TIMEOUTS, KILLS})
-        case _:
-            yield Place(Executor(executor, workers=2), EXECUTOR)
-
+from . import test_any_tasks as any_tasks
+from .places import ALL, ASYNC, ASYNC_SETUP, CLOSURES, KILLS, SETUP, TIMEOUTS, Place, others
 
 # -- what is computed --------------------------------------------------------------------------
 
@@ -403,10 +304,10 @@ async def test_a_task_can_be_a_command(place: Place) -> None:
 
 
 def contract() -> dict[str, Callable[..., Awaitable[None]]]:
-    """The tests above: those that take a place."""
+    """The tests above, and that of any tasks: those that take a place."""
     return {
         name: test
-        for name, test in globals().items()
+        for name, test in [*globals().items(), *vars(any_tasks).items()]
         if name.startswith("test_") and list(inspect.signature(test).parameters)[:1] == ["place"]
     }
 
@@ -462,11 +363,21 @@ def test_all_of_it_holds_under_mpi() -> None:
 
 
 async def test_a_broken_executor_ends_the_farm_and_is_its_cause() -> None:
+    resource_tracker.ensure_running()
     with futures.ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         with pytest.raises(NoWorkers) as caught:
             async with parallel.open_farm(Executor(executor, workers=1)) as farm:
                 await farm.map(tasks.dies, [1])
     assert isinstance(caught.value.__cause__, BrokenProcessPool)
+
+
+@pytest.mark.parametrize("python", others())
+async def test_a_task_runs_under_the_python_that_was_named(python: str) -> None:
+    say = [python, "-c", "import sys; print(sys.version_info.minor)"]
+    version = int(subprocess.run(say, capture_output=True, text=True, check=True).stdout)
+    assert version != sys.version_info.minor or python == sys.executable, "there is no other here"
+    async with parallel.open_farm(Interpreters([["env", f"PYTHONPATH={ROOT}", python]])) as farm:
+        assert await farm.map(tasks.minor, range(3)) == [version] * 3
 
 
 async def test_a_task_that_kills_other_pythons_is_given_up() -> None:

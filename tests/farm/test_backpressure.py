@@ -93,6 +93,33 @@ async def test_large_results_that_nobody_takes_are_few(farm: parallel.Farm) -> N
             assert source.read - taken <= 20
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_slow_master_of_an_endless_input_holds_up_its_reading(
+    farm: parallel.Farm, is_async: bool
+) -> None:
+    source = Counting(1 << 20)
+    before = resident_memory()
+    taken = 0
+
+    async def master(task: tuple[object, int], result: object) -> None:
+        nonlocal taken
+        taken += 1
+        await trio.sleep(0.005)
+        assert source.read - taken <= 40
+        if taken == 200:
+            raise LookupError("enough")
+
+    tasks = ((item, number) for number, item in enumerate(source))
+
+    async def slowly() -> AsyncIterator[tuple[object, int]]:
+        for task in tasks:
+            yield task
+
+    with pytest.raises(LookupError, match="enough"):
+        await farm.compute(keep, master, slowly() if is_async else tasks)
+    assert resident_memory() - before < 200 << 20
+
+
 async def test_submit_waits_at_its_target(farm: parallel.Farm) -> None:
     algorithm = farm.algorithm(keep, target=10)
     submitted = 0

@@ -17,13 +17,10 @@ import trio.testing
 import parallel
 from parallel.farm import (
     Done,
-    Kind,
     Policy,
     Status,
     TaskLost,
     TaskTimeout,
-    WorkerJoined,
-    WorkerLeft,
 )
 
 
@@ -131,6 +128,38 @@ async def test_find_map_ends_the_other_tasks(farm: parallel.Farm) -> None:
 
     found = await farm.find_map(look, range(1000))
     assert found is not None and found > 20
+    await is_at_rest(farm)
+
+
+async def is_at_rest(farm: parallel.Farm) -> None:
+    """No task is left, and each worker has been heard of, or replaced."""
+    counts = farm.statistics()
+    assert counts.running == counts.waiting == 0
+    workers = await farm.map(where, range(50))
+    while len(set(workers)) < 2:
+        workers = await farm.map(where, range(50))
+
+
+def where(_: int) -> int:
+    time.sleep(0.005)
+    return os.getpid()
+
+
+@pytest.mark.parametrize("fails", ["worker", "master"])
+async def test_an_exception_ends_the_other_tasks_of_a_call(farm: parallel.Farm, fails: str) -> None:
+    def work(x: int) -> int:
+        if x == 1 and fails == "worker":
+            raise LookupError("as told")
+        time.sleep(1000 if x == 0 else 0)
+        return x
+
+    def master(task: tuple[int, None], result: int) -> None:
+        if fails == "master":
+            raise LookupError("as told")
+
+    with pytest.raises(LookupError, match="as told"):
+        await farm.compute(work, master, [(x, None) for x in range(10)])
+    await is_at_rest(farm)
 
 
 async def test_an_endless_async_input_is_read_as_far_as_results_are(farm: parallel.Farm) -> None:
@@ -171,6 +200,37 @@ async def test_a_computation_goes_step_by_step(farm: parallel.Farm) -> None:
         computation.add_task((1, None))
 
 
+async def test_computations_go_on_at_the_same_time_and_one_after_the_other(
+    farm: parallel.Farm,
+) -> None:
+    def collatz(n: int) -> int:
+        return n // 2 if n % 2 == 0 else 3 * n + 1
+
+    steps = dict.fromkeys(range(2, 30), 0)
+
+    def master(task: tuple[int, int], result: int) -> list[tuple[int, int]]:
+        steps[task[1]] += 1
+        return [(result, task[1])] if result != 1 else []
+
+    for starts in (range(2, 16), range(16, 30)):
+        computations = []
+        for start in starts:
+            computations.append(farm.computation(collatz, master))
+            computations[-1].add_task((start, start))
+        async with trio.open_nursery() as nursery:
+            for computation in computations[1:]:
+                nursery.start_soon(computation.run)
+            while await computations[0].step() is Status.RUNNING:
+                pass
+        assert all(each.status is Status.DONE for each in computations)
+    for start, count in steps.items():
+        n = start
+        for _ in range(count):
+            n = collatz(n)
+        assert n == 1 and count > 0
+    assert (steps[27], steps[16]) == (111, 4)
+
+
 async def test_an_algorithm_waits_at_its_target_and_results_come_with_their_tags(
     farm: parallel.Farm,
 ) -> None:
@@ -194,16 +254,30 @@ async def test_an_algorithm_waits_at_its_target_and_results_come_with_their_tags
     assert unrunnable.worker == "nobody"
 
 
-async def test_an_ordered_worker_gets_only_what_is_for_it(farm: parallel.Farm) -> None:
-    name = await farm.add_worker("root", kind=Kind.ORDERED)
-    algorithm = farm.algorithm(square)
-    for x in range(20):
-        await algorithm.submit(x)
-        await algorithm.submit(x, worker=name, tag="own")
+async def test_the_farm_counts_what_all_its_algorithms_want(farm: parallel.Farm) -> None:
+    squares, sleeps = farm.algorithm(square, target=5), farm.algorithm(time.sleep, target=10)
+    assert (farm.pending, farm.target, farm.wanted) == (0, 15, 15)
+    for x in range(3):
+        await squares.submit(x)
+        await sleeps.submit(0.01)
+    assert (farm.pending, farm.target, farm.wanted) == (6, 15, 9)
     async for done in farm.results():
-        assert (done.worker == name) == (done.tag == "own")
-    await farm.remove_worker(name)
-    assert name not in farm.workers
+        assert (done.seconds >= 0.01) == (done.algorithm is sleeps)
+    assert (farm.pending, farm.target, farm.wanted) == (0, 15, 15)
+
+
+async def test_what_cannot_be_called_or_understood_is_refused(farm: parallel.Farm) -> None:
+    with pytest.raises(TypeError, match="None is none"):
+        await farm.map(None, [1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="on_error='rase'"):
+        farm.imap(square, [1], on_error="rase")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="timeout=nan"):
+        Policy(timeout=float("nan"))
+    with pytest.raises(ValueError, match="attempts=0"):
+        Policy(attempts=0)
+    with pytest.raises(ValueError, match="odd"):
+        await farm.add_worker("root", kind="odd")
+    assert await farm.map(square, [3]) == [9]
 
 
 async def test_outside_of_init_there_is_no_farm() -> None:
@@ -221,14 +295,6 @@ async def test_what_setup_raises_is_raised_around_the_farm(tree: None) -> None:
             await farm.map(square, [1])
 
 
-async def test_a_worker_on_a_host_that_there_is_not_is_refused_and_the_farm_goes_on(
-    farm: parallel.Farm,
-) -> None:
-    with pytest.raises(parallel.UnknownHost, match="elsewhere"):
-        await farm.add_worker("elsewhere")
-    assert await farm.map(square, [3]) == [9]
-
-
 async def test_a_slow_task_at_the_head_of_a_map_stops_nobody(
     farm: parallel.Farm, tmp_path: Path
 ) -> None:
@@ -242,22 +308,6 @@ async def test_a_slow_task_at_the_head_of_a_map_stops_nobody(
         return x
 
     assert await farm.map(first_waits_for_last, range(10_000)) == list(range(10_000))
-
-
-async def test_events_of_workers_end_with_their_farm(tree: None) -> None:
-    seen: list[WorkerJoined | WorkerLeft] = []
-
-    async def watch(farm: parallel.Farm) -> None:
-        async for event in farm.worker_events():
-            seen.append(event)
-
-    async with trio.open_nursery() as nursery:
-        async with parallel.open_farm(workers=1) as farm:
-            nursery.start_soon(watch, farm)  # noqa: ASYNC111  # it ends with the farm
-            await farm.map(square, [1])
-    joined, left = seen
-    assert isinstance(joined, WorkerJoined) and isinstance(left, WorkerLeft)
-    assert joined.worker == left.worker
 
 
 async def test_a_closed_algorithm_takes_no_tasks_and_what_had_ended_can_be_taken(

@@ -13,12 +13,16 @@ from pathlib import Path
 import pytest
 
 from ..support import IMPORT_PATH, ROUNDS
+from ..terminals import is_one_traceback, on_terminal
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "interrupted_farm.py"
 
 
+SCENES = ["in_map", "in_endless_map", "in_submit"]
+
+
 def interrupt(scene: str, delay: float) -> str:
-    """As a terminal does it, to the root alone; the last line that it says."""
+    """By a signal to the root alone; what it says then."""
     with subprocess.Popen(
         [sys.executable, str(PROGRAM), scene],
         stdout=subprocess.PIPE,
@@ -35,7 +39,17 @@ def interrupt(scene: str, delay: float) -> str:
         return said
 
 
-@pytest.mark.parametrize("scene", ["in_map", "in_endless_map", "in_submit"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_ctrl_c_on_a_terminal_ends_the_farm_with_one_traceback(scene: str, mark: str) -> None:
+    """The terminal sends it to the whole group of processes that is in its foreground."""
+    with on_terminal(f"{mark}-1", PROGRAM, scene) as program:
+        program.wait_for("ready")
+        program.press()
+        assert program.wait() == -signal.SIGINT, program.output
+        assert is_one_traceback(program.said.replace("ready\n", "")), program.output
+
+
+@pytest.mark.parametrize("scene", SCENES)
 def test_an_interrupt_ends_the_farm_and_its_tasks_at_once(scene: str, mark: str) -> None:
     said = interrupt(scene, 0.0)
     assert said.splitlines()[-1] == "KeyboardInterrupt", said

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments, of workers, agents and fork servers, while 2,000 tasks run."""
+"""`kill -9` at random moments, of workers and all parts of a host, while 2,000 tasks run."""
 
 from __future__ import annotations
 
@@ -68,13 +68,15 @@ async def test_whatever_workers_are_killed_the_result_is_right(mark: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["parallel-agent", "parallel-forkse", "workers"])
+@pytest.mark.parametrize(
+    "program", ["parallel-agent", "parallel-keeper", "parallel-forkse", "workers"]
+)
 async def test_whatever_of_another_host_is_killed_the_result_is_right(
     program: str, mark: str
 ) -> None:
     cluster = parallel.Cluster([OTHER], root_slots=1)
     async with parallel.init(cluster=cluster, grace=0.5), parallel.open_farm() as farm:
-        own = own_fork_server(mark)
+        own = own_programs(mark)
 
         def victims() -> list[int]:
             if program == "workers":
@@ -93,14 +95,19 @@ async def test_whatever_of_another_host_is_killed_the_result_is_right(
                 await eventually(lambda: not victims() or is_up("other"), 60)
 
 
-def own_fork_server(mark: str) -> set[int]:
-    """That of the root's host: the keeper above it is this process's child."""
+def own_programs(mark: str) -> set[int]:
+    """The keeper of the root's host, this process's child, and the fork server below it."""
     found = marked_processes(mark)
-    return {pid for pid, name in found.items() if name == "parallel-forkse" and is_ours(pid)}
-
-
-def is_ours(pid: int) -> bool:
-    return parent(parent(pid)) == os.getpid()
+    keepers = {
+        pid
+        for pid, name in found.items()
+        if name == "parallel-keeper" and parent(pid) == os.getpid()
+    }
+    below = {
+        pid for pid, name in found.items() if name == "parallel-forkse" and parent(pid) in keepers
+    }
+    assert keepers and below
+    return keepers | below
 
 
 def parent(pid: int) -> int:
@@ -120,6 +127,34 @@ async def test_a_killed_hosts_places_are_lost_and_come_again_with_it(mark: str) 
                 await trio.sleep(0.005)
             await cluster.add(OTHER)
             await eventually(lambda: sorted(farm.workers.values()) == ["other"] * 2 + ["root"], 60)
+
+
+async def test_a_number_of_workers_is_kept_when_a_host_is_lost_and_comes_again(mark: str) -> None:
+    cluster = parallel.Cluster([OTHER], root_slots=1)
+    async with parallel.init(cluster=cluster, grace=0.5), parallel.open_farm(workers=3) as farm:
+        for _ in range(2):
+            await eventually(lambda: sorted(farm.workers.values()) == ["other"] * 2 + ["root"], 60)
+            kill(named(marked_processes(mark), "parallel-agent"))
+            await eventually(lambda: list(farm.workers.values()) == ["root"] * 3, 60)
+            await squares(farm)
+            while is_up("other"):
+                await trio.sleep(0.005)
+            await cluster.add(OTHER)
+            await squares(farm)
+        await eventually(lambda: sorted(farm.workers.values()) == ["other"] * 2 + ["root"], 60)
+
+
+async def test_a_host_that_is_removed_in_the_midst_of_a_map_takes_no_task_along(mark: str) -> None:
+    cluster = parallel.Cluster([OTHER], root_slots=1)
+    async with parallel.init(cluster=cluster, grace=0.5), parallel.open_farm() as farm:
+        for _ in range(3):
+            await eventually(lambda: sorted(farm.workers.values()) == ["other"] * 2 + ["root"], 60)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(squares, farm)
+                await trio.sleep(random.random() * 0.15)
+                await cluster.remove("other")
+            await eventually(lambda: list(farm.workers.values()) == ["root"], 60)
+            await cluster.add(OTHER)
 
 
 async def test_a_farm_that_has_lost_its_last_host_fails_until_there_is_one_again(mark: str) -> None:

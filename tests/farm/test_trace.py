@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -31,26 +32,49 @@ def read(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+FIELDS = {
+    "X": {"name", "cat", "ph", "ts", "dur", "pid", "tid", "args"},
+    "i": {"name", "ph", "ts", "pid", "tid", "s", "args"},
+    "M": {"name", "ph", "pid", "tid", "args"},
+}
+"""What Chrome's trace event format asks for, by the phase of the event; nothing else is there."""
+
+
 def check(events: list[dict[str, Any]]) -> None:
-    """What the format asks for."""
+    """What the format asks for, and what makes sense."""
     rows: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    names: dict[tuple[str, int, int], str] = {}
     for event in events:
-        assert type(event["pid"]) is type(event["tid"]) is int and event["name"]
-        match event["ph"]:
-            case "M":
-                assert event["name"] in ("process_name", "thread_name")
-                assert event["args"]["name"]
-            case "X":
-                assert event["ts"] >= 0 and event["dur"] >= 0
-                rows[event["pid"], event["tid"]].append((event["ts"], event["dur"]))
-            case "i":
-                assert event["s"] == "t" and event["ts"] >= 0
-            case other:
-                raise AssertionError(other)
-    for row in rows.values():
-        row.sort()
-        for (start, duration), (following, _) in itertools.pairwise(row):
+        assert event.keys() == FIELDS[event["ph"]]
+        assert type(event["name"]) is str and event["name"]
+        assert type(event["pid"]) is type(event["tid"]) is int
+        assert event["pid"] > 0 and event["tid"] >= 0
+        assert type(event["args"]) is dict
+        row = event["pid"], event["tid"]
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name")
+            assert event["args"].keys() == {"name"} and type(event["args"]["name"]) is str
+            key = event["name"], *row
+            assert key not in names, "a name is given once"
+            names[key] = event["args"]["name"]
+            continue
+        assert ("thread_name", *row) in names, "who does something was named before"
+        assert any(key[:2] == ("process_name", row[0]) for key in names)
+        assert is_microseconds(event["ts"])
+        if event["ph"] == "X":
+            assert is_microseconds(event["dur"]) and event["cat"] == "task"
+            rows[row].append((event["ts"], event["dur"]))
+        else:
+            assert event["s"] == "t", "it belongs to its row, not to all"
+    for spans in rows.values():
+        spans.sort()
+        for (start, duration), (following, _) in itertools.pairwise(spans):
             assert start + duration <= following + 0.01, "two at once on one worker"
+
+
+def is_microseconds(value: object) -> bool:
+    """A number that JSON has, to the nanosecond."""
+    return type(value) in (int, float) and 0 <= value == round(value, 3) < math.inf
 
 
 def sleep_or_fail(x: int) -> int:
@@ -84,6 +108,30 @@ async def test_a_farm_is_shown_with_a_row_for_each_worker(tree: None, tmp_path: 
     instants = [event["name"] for event in events if event["ph"] == "i"]
     assert instants.count("worker lost") >= 2
     assert "task lost" in instants and instants.count("task given up") == 1
+
+
+async def test_its_times_are_microseconds_since_the_farm_was_opened(
+    tree: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "trace"
+    begin = time.perf_counter()
+    async with parallel.open_farm(workers=1, trace=path) as farm:
+        await farm.map(time.sleep, [0.05])
+        await farm.map(time.sleep, [0.05])
+    end = (time.perf_counter() - begin) * 1e6
+    tasks = [event for event in read(path) if event["ph"] == "X"]
+    first, second = sorted(tasks, key=lambda event: event["ts"])  # as the file need not be
+    assert 50_000 <= first["dur"] < end
+    assert first["ts"] + first["dur"] <= second["ts"] + 0.01
+    assert second["ts"] + second["dur"] < end
+
+
+async def test_what_people_call_things_is_no_hindrance(tree: None, tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    async with parallel.open_farm(workers=1, trace=path) as farm:
+        await farm.map(len, ['"\\\n\u2028', "\ud800", "ä\0"])
+    tasks = [event for event in read(path) if event["ph"] == "X"]
+    assert len(tasks) == 3
 
 
 async def test_an_empty_farm_s_is_valid_too(tree: None, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs tests/contract/test_deployments.py on an engine of its own: `contract.py dask`, or `mpi`.
+"""Runs the tests of tests/contract that take a place on an engine of its own: `dask`, or `mpi`.
 
 Dask's scheduler has descriptors and threads that come and go in the process that starts it, and an
 MPI program is started by mpiexec; so both have a process to themselves.
@@ -19,7 +19,8 @@ from pathlib import Path
 import trio
 
 from parallel.farm import Executor
-from tests.contract import test_deployments as contract
+from tests.contract.places import EXECUTOR, KILLS, Place
+from tests.contract.test_deployments import contract
 
 
 @contextmanager
@@ -44,9 +45,9 @@ def dask() -> Iterator[futures.Executor]:
 def check(executor: futures.Executor, promises: set[str]) -> bool:
     """Run each test; print its name and "passed", or why not."""
     passed = True
-    for name, test in contract.contract().items():
+    for name, test in contract().items():
         parameters = inspect.signature(test).parameters
-        place = contract.Place(Executor(executor, workers=2), promises)
+        place = Place(Executor(executor, workers=2), promises)
         with tempfile.TemporaryDirectory() as path:
             arguments = {"place": place, "tmp_path": Path(path)}
             try:
@@ -61,9 +62,9 @@ def check(executor: futures.Executor, promises: set[str]) -> bool:
 
 
 if __name__ == "__main__":
-    kills = {contract.KILLS} if sys.argv[1] == "dask" else set[str]()
+    kills = {KILLS} if sys.argv[1] == "dask" else set[str]()
     with {"dask": dask, "mpi": mpi}[sys.argv[1]]() as executor:
-        passed = check(executor, contract.EXECUTOR | kills)
+        passed = check(executor, EXECUTOR | kills)
     left = [thread for thread in threading.enumerate() if not thread.daemon]
     assert left == [threading.main_thread()], left
     sys.exit(not passed)

@@ -82,6 +82,28 @@ def dies_once_at_7(task: tuple[int, str]) -> int:
     return x
 
 
+def faulty(task: tuple[int, str, str]) -> int:
+    """What may go wrong with it, and a file by which it knows what has."""
+    x, fault, path = task
+    if fault == "raises":
+        raise ValueError("as told", x)
+    if fault == "takes long":
+        time.sleep(0.03)
+    if fault == "dies once":
+        try:
+            Path(path).touch(exist_ok=False)
+        except FileExistsError:
+            return x * x
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x * x
+
+
+def faultless(task: tuple[int, str, str]) -> tuple[str, object]:
+    """What has to come of it."""
+    x, fault, _ = task
+    return ("error", ("as told", x)) if fault == "raises" else ("value", x * x)
+
+
 def dies(x: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return x

@@ -94,7 +94,8 @@ class Algorithm(Generic[T]):
             tag: Comes back with the result.
             do_it_anyway: Where `worker` is lost, let another do it. A task for a worker that there
                 never was is unrunnable all the same.
-            retry: Whether it may be run again when its worker is lost.
+            retry: Whether it may be run again when its worker is lost; False is the only guarantee
+                against a second run.
             timeout: Seconds that it may run.
             attempts: So many workers it may take along.
 

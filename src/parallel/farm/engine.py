@@ -81,6 +81,8 @@ class Engine:
     @trio.lowlevel.enable_ki_protection
     def open_stream(self, fn: Callable[..., Any], policy: Policy) -> Stream:
         """For tasks that call `fn`."""
+        if not callable(fn):
+            raise TypeError(f"a farm's tasks call a function, and {fn!r} is none")
         stream = Stream(self, Job(next(self._jobs), label(fn)), fn, policy)
         if self.journal is not None:
             stream.job.key = self.journal.call(fn)

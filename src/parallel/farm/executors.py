@@ -42,6 +42,7 @@ class Executor(Deployment):
     * `setup` is called once in each of its processes, or rather threads, that gets a task. It has
       to return a plain context manager. In this process that is left with the farm; elsewhere with
       the process, if that ends in an orderly way, for an executor tells nobody when.
+    * Dask repeats what a lost worker did, tasks with `retry=False` too.
     * One that is broken stays broken: the farm ends with `NoWorkers`, which has the reason as its
       cause.
 

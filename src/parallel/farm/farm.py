@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -100,7 +100,7 @@ class Farm(Maps):
         stream.on_fail = algorithm.fail
         return algorithm
 
-    async def results(self) -> AsyncIterator[Done[Any]]:
+    async def results(self) -> AsyncGenerator[Done[Any], None]:
         """What came of the tasks of all algorithms, as it comes.
 
         Ends when none is pending and no algorithm's `async with` block is open. A failure is a
@@ -165,7 +165,7 @@ class Farm(Maps):
         """
         await self._staff.remove(name)
 
-    async def worker_events(self) -> AsyncIterator[WorkerJoined | WorkerLeft]:
+    async def worker_events(self) -> AsyncGenerator[WorkerJoined | WorkerLeft, None]:
         """Those that are there now, then each that comes or goes. Ends with the farm."""
         send, receive = trio.open_memory_channel[WorkerJoined | WorkerLeft](math.inf)
 

@@ -245,6 +245,8 @@ class Maps:
         *,
         ordered: bool,
     ) -> Results[Any]:
+        if on_error not in ("raise", "return"):
+            raise ValueError(f'on_error={on_error!r}: it is "raise" or "return"')
         stream = self._engine.open_stream(f, policy)
         stream.total = _length(xs)
         numbers = iter(range(1 << 62))

@@ -20,10 +20,16 @@ class Processes(Deployment):
 
     Args:
         workers: None for one on each slot of each host, also of those that join later; a number for
-            as many, spread over the hosts by their slots; a mapping for so many on each host.
+            as many, spread over the hosts by their slots, and spread anew when one comes or goes; a
+            mapping for so many on each host (an empty one: those alone that are added).
     """
 
     def __init__(self, workers: int | Mapping[str, int] | None = None) -> None:
+        if isinstance(workers, Mapping):
+            if any(count < 0 for count in workers.values()):
+                raise ValueError(f"workers={workers}: none on a host at least")
+        elif workers is not None and workers < 1:
+            raise ValueError(f"workers={workers}: at least one")
         self._workers = workers
         self._seen: set[str] = set()
 

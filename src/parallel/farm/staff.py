@@ -30,7 +30,7 @@ class _Post:
         self.is_kept = True
         """When its worker ends there shall be another."""
         self.is_regular = False
-        """The deployment has asked for it; else somebody hired it, and hears of what is wrong."""
+        """The deployment asks for it; else somebody hired it, and hears of what is wrong."""
         self.lost: BaseException | None = None
         """How its last worker ended."""
         self.starting = trio.CancelScope()
@@ -67,14 +67,21 @@ class Staff:
                 self._engine.break_down(exc)
 
     def fill(self) -> None:
-        """Have as many posts as the deployment has places."""
+        """Have as many posts as the deployment has places, and no more."""
         places = Counter(self._deployment.places())
-        for place in set(self._regular) - set(places):
-            del self._regular[place]  # if it comes again, its workers do too
         for place, count in places.items():
             while self._regular[place] < count:
                 self._regular[place] += 1
                 self.add(place, Kind.INTERMINGLED).is_regular = True
+        for post in reversed(self._posts):
+            if post.is_regular and self._regular[post.place] > places[post.place]:
+                self._regular[post.place] -= 1
+                post.is_regular = post.is_kept = False
+                if post.place not in places:  # most often its worker hears of that by itself
+                    post.lost = WorkerLost(f"there is no place on {post.place} any more")
+                self._let_go(post)
+        for place in set(self._regular) - set(places):
+            del self._regular[place]  # if it comes again, its workers do too
 
     def add(self, place: str, kind: Kind) -> _Post:
         """One more worker there."""
@@ -107,12 +114,16 @@ class Staff:
         self._closing = True
         for post in list(self._posts):
             post.is_kept = False
-            if post.worker is not None:
-                self._engine.retire(post.worker)
-            else:
-                post.starting.cancel()
+            self._let_go(post)
         for post in list(self._posts):
             await post.gone.wait()
+
+    def _let_go(self, post: _Post) -> None:
+        """Its worker ends what it is at, and goes."""
+        if post.worker is not None:
+            self._engine.retire(post.worker)
+        else:
+            post.starting.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def _keep(self, post: _Post) -> None:
@@ -123,8 +134,9 @@ class Staff:
                 post.worker = None
                 tries = 0 if came else tries + 1
                 if post.lost is not None and post.place not in self._deployment.places():
-                    if post.is_regular and self._regular[post.place] > 0:
+                    if post.is_regular:
                         self._regular[post.place] -= 1  # there may be one again before anyone looks
+                        post.is_regular = False
                     break
         except Exception as exc:  # of `setup`, or of a place that there is not
             post.lost = exc

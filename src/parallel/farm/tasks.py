@@ -15,7 +15,8 @@ class Policy:
     """What becomes of a task whose worker is lost, and how long it may take.
 
     Args:
-        retry: Queue it again when its worker is lost (if not, it is lost with it).
+        retry: Queue it again when its worker is lost (if not, it is lost with it). Only False keeps
+            a task from running twice, for whatever reason.
         attempts: So many workers it may take along before it is given up as poison, at least 1.
         timeout: Seconds that it may run, its result's way back included; then its worker is killed
             and it has failed.
@@ -30,7 +31,7 @@ class Policy:
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts={self.attempts}: a task needs at least one")
-        if self.timeout is not None and self.timeout <= 0:
+        if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout={self.timeout}: seconds, more than 0")
 
 
