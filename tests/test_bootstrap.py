@@ -255,6 +255,7 @@ async def test_what_the_body_raises_is_raised_as_it_is(host: Local) -> None:
             raise ZeroDivisionError
 
 
+@pytest.mark.slow
 async def test_the_timeout_ends_with_the_start(env: dict[str, str]) -> None:
     async with open_host(Local(env=env, connect_timeout=4.0), {}, print, main=STAND_IN):
         await trio.sleep(4.2)
@@ -269,6 +270,7 @@ async def test_a_shell_that_says_nothing_is_given_up_in_time(env: dict[str, str]
 # The cache
 
 
+@pytest.mark.slow
 async def test_two_at_once_start_both(host: Local, home: Path) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(2):

@@ -68,6 +68,7 @@ def make_key(path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 async def test_each_host_of_a_file_gets_a_row_and_each_failure_says_what_would_mend_it(
     tmp_path: Path,
 ) -> None:

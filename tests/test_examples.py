@@ -44,6 +44,7 @@ def unclosed_things_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("example", PARAMETERS)
+@pytest.mark.slow
 def test_an_example_runs_and_says_what_it_did(example: Path, tmp_path: Path) -> None:
     result = support.run_program(example, cwd=tmp_path)
     assert result.stderr == ""

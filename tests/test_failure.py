@@ -751,6 +751,7 @@ def mixed_group() -> None:
     raise BaseExceptionGroup("text", [ValueError("v"), SystemExit(3)])
 
 
+@pytest.mark.slow
 async def test_a_worker_s_exception_arrives_as_its_own_type(tree: None) -> None:
     async with trio.open_nursery() as nursery:
         for function, args, cls in (

@@ -101,6 +101,7 @@ def a_program(mark: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
         yield program, root, fork_server
 
 
+@pytest.mark.slow
 def test_a_host_that_was_frozen_as_a_whole_goes_on_as_if_nothing_had_happened(mark: str) -> None:
     with a_program(mark) as (program, _, _):
         with frozen(*marked_processes(mark)):

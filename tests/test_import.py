@@ -117,6 +117,7 @@ def test_the_package_s_docstring_is_the_map_of_its_layers() -> None:
         assert f"`{layer}`" in parallel.__doc__ or layer in ("", "__main__"), module
 
 
+@pytest.mark.slow
 def test_each_module_can_be_the_first_that_is_imported() -> None:
     modules = [module for module in MODULES if module not in PROGRAMS]
     in_fresh_interpreter(f"""

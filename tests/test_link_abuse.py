@@ -162,6 +162,7 @@ def requests_out_of_place() -> list[Request]:
 
 
 @pytest.mark.needs("sshd", "ssh", "ssh-keygen", "unshare")
+@pytest.mark.slow
 async def test_messages_that_nobody_waits_for_are_passed_over_by_both_sides() -> None:
     async with tapped_host() as tap, tap.host() as forge:
         async with parallel.spawn(echo, where="tapped") as (channel, process):
@@ -185,6 +186,7 @@ TWO = [Local(name="left"), Local(name="right")]
 
 
 @pytest.mark.needs("sshd", "ssh", "ssh-keygen", "unshare")
+@pytest.mark.slow
 async def test_nothing_listens_on_any_host(mark: str) -> None:
     with open_sshd() as sshd:
         before = listening_with_mark(mark)
@@ -239,6 +241,7 @@ async def pour(hub: parallel.Hub[Any, bytes]) -> None:
         await hub.send(client, bytes(MIB // 4))
 
 
+@pytest.mark.slow
 async def test_who_does_not_read_holds_up_nobody_else_and_fills_no_agent(mark: str) -> None:
     async with parallel.init(cluster=parallel.Cluster(TWO), grace=GRACE):
         memory = Memory(mark)

@@ -107,6 +107,7 @@ async def test_the_options_are_those_of_salloc_and_its_words_are_quoted(server: 
 
 
 @needs_slurm
+@pytest.mark.slow
 async def test_one_that_waits_in_the_queue_can_be_given_up(server: Server) -> None:
     async with Slurm(2, ["--exclusive"]).allocate():
         with pytest.raises(HostUnreachable, match=r"no allocation within 0.5 s"):
@@ -175,6 +176,7 @@ async def test_in_a_job_its_nodes_are_used(server: Server, monkeypatch: pytest.M
 
 
 @needs_slurm
+@pytest.mark.slow
 async def test_a_program_uses_the_nodes_that_it_asks_for(server: Server) -> None:
     cluster = parallel.Cluster([Slurm(2, **SETTINGS)])  # type: ignore[arg-type]
     async with parallel.init(cluster=cluster, grace=2.0):
@@ -199,6 +201,7 @@ trio.run(main)
 
 @needs_slurm
 @pytest.mark.parametrize("how", ["salloc", "sbatch"])
+@pytest.mark.slow
 async def test_a_program_in_a_job_has_its_nodes_by_from_slurm(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: str
 ) -> None:
@@ -219,6 +222,7 @@ async def test_a_program_in_a_job_has_its_nodes_by_from_slurm(
 
 
 @needs_slurm
+@pytest.mark.slow
 async def test_check_has_a_row_for_each_node_of_an_allocation_in_a_file(
     server: Server, tmp_path: Path
 ) -> None:

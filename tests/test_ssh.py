@@ -395,6 +395,7 @@ async def test_a_callback_is_asked_in_the_first_process(
     assert asked == [(key, os.getpid())] * 2
 
 
+@pytest.mark.slow
 async def test_a_callback_may_have_no_answer_or_fail(tree: None, host: Ssh, tmp_path: Path) -> None:
     key = str(encrypted(host, tmp_path))
     launcher = dataclasses.replace(host, client_keys=[key], passphrase=lambda path: None)
@@ -496,6 +497,7 @@ async def test_a_silent_server_is_noticed_with_keepalive(host: Ssh, mark: str) -
     os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 async def test_a_silent_server_does_not_hold_up_the_end(host: Ssh, mark: str) -> None:
     pid = server_pid(mark)
     with trio.fail_after(5):

@@ -85,6 +85,7 @@ async def test_cancelled_while_it_starts_it_leaves_nothing(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="says what ends with the parent by /proc")
+@pytest.mark.slow
 async def test_a_killed_program_leaves_no_process_and_no_file(mark: str, tmp_path: Path) -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],

@@ -150,6 +150,7 @@ EVERYBODY = [
 ]
 
 
+@pytest.mark.slow
 async def test_top_shows_the_processes_of_all_hosts_in_one_tree(hosts: None) -> None:
     async with parallel.spawn(down_elsewhere, where="left") as (channel, process):
         for seconds in range(10):  # until the cascade has got to its end

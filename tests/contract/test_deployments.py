@@ -315,6 +315,7 @@ def contract() -> dict[str, Callable[..., Awaitable[None]]]:
 @pytest.mark.parametrize(
     ("hosts", "workers"), [([], 2), (["far"], {"far": 2})], ids=["here", "on another host"]
 )
+@pytest.mark.slow
 async def test_all_of_it_holds_on_processes(
     hosts: list[str], workers: int | dict[str, int], tmp_path: Path
 ) -> None:

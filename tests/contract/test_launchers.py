@@ -166,6 +166,7 @@ async def test_a_killed_shell_is_told_apart(make: Open) -> None:
         assert shell.why_ended().endswith(("was killed by SIGKILL", "exited with code 137"))
 
 
+@pytest.mark.slow
 async def test_what_is_not_read_holds_the_writer_up(make: Open) -> None:
     async with make().open() as shell:
         await shell.stdin.send_all(b"exec cat /dev/zero\n")
@@ -174,6 +175,7 @@ async def test_what_is_not_read_holds_the_writer_up(make: Open) -> None:
         assert len(await shell.stdout.receive_some()) > 1
 
 
+@pytest.mark.slow
 async def test_a_shell_that_does_not_read_holds_the_sender_up(make: Open) -> None:
     async with make().open() as shell:
         await shell.stdin.send_all(b"echo begin; exec sleep 2\n")
@@ -190,6 +192,7 @@ async def test_what_the_body_raises_is_raised_as_it_is(make: Open) -> None:
             raise ZeroDivisionError
 
 
+@pytest.mark.slow
 async def test_the_end_of_the_block_ends_a_shell_that_goes_on(make: Open) -> None:
     if "ssh" in repr(make()) and isinstance(make(), Command):
         pytest.skip("OpenSSH's client cannot end what does not heed the end of its stdin")
@@ -228,6 +231,7 @@ async def use(launcher: Launcher) -> None:
         await rest(shell.stdout)
 
 
+@pytest.mark.slow
 async def test_cancelled_at_any_moment_it_leaves_nothing(make: Open) -> None:
     launcher = make()
     await use(launcher)
@@ -285,6 +289,7 @@ async def test_a_failing_start_quotes_what_was_printed(make: Open) -> None:
     assert "exited with code 7" in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_a_start_that_hangs_ends_at_the_timeout(make: Open) -> None:
     # Not for ever: OpenSSH's client cannot end what does not heed the end of its stdin.
     launcher = make(setup="echo wait a moment >&2; exec sleep 3", connect_timeout=0.5)
@@ -299,6 +304,7 @@ async def test_a_start_that_hangs_ends_at_the_timeout(make: Open) -> None:
 
 
 @pytest.mark.parametrize("user", [{}], ids=[""])  # who may execute this Python
+@pytest.mark.slow
 async def test_a_program_uses_the_host_like_any_other(make: Open) -> None:
     launcher = make()
     if isinstance(launcher, Actor):

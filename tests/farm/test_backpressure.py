@@ -52,6 +52,7 @@ class Counting:
 
 @in_turn("is_async", [False, True])
 @in_turn("ordered", [False, True])
+@pytest.mark.slow
 async def test_an_endless_input_is_read_no_further_than_keeps_the_workers_busy(
     farm: parallel.Farm, is_async: bool, ordered: bool
 ) -> None:
@@ -94,6 +95,7 @@ async def test_large_results_that_nobody_takes_are_few(farm: parallel.Farm) -> N
 
 
 @pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.slow
 async def test_a_slow_master_of_an_endless_input_holds_up_its_reading(
     farm: parallel.Farm, is_async: bool
 ) -> None:

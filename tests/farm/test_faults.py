@@ -177,6 +177,7 @@ def computes_and_dies_at_half(x: int) -> int:
     "poison", [dies_at_half, exits_at_half, closes_everything_at_half, computes_and_dies_at_half]
 )
 @in_turn("attempts", [1, 3])
+@pytest.mark.slow
 async def test_poison_is_given_up_and_the_others_of_its_batch_are_not(
     farm: parallel.Farm, poison: Callable[[int], int], attempts: int
 ) -> None:
@@ -232,6 +233,7 @@ def matches(x: int) -> int:
 
 
 @in_turn("stuck", [sleeps, sleeps_async, ignores_cancellation, matches])
+@pytest.mark.slow
 async def test_a_task_over_its_timeout_is_ended_alone(
     farm: parallel.Farm, stuck: Callable[[int], Any]
 ) -> None:
@@ -301,6 +303,7 @@ async def test_without_backups_there_is_no_copy(tmp_path: Path, tree: None) -> N
         assert limit.cancelled_caught, "a second one would have ended at once"
 
 
+@pytest.mark.slow
 async def test_what_waits_behind_a_slow_task_is_done_elsewhere(farm: parallel.Farm) -> None:
     def slow_at_20(x: int) -> int:
         time.sleep(3 if x == 20 else 0.001)
@@ -502,6 +505,7 @@ async def test_a_task_may_run_processes_and_a_farm_of_its_own(farm: parallel.Far
 
 
 @in_turn("stuck", [sleeps, sleeps_async, matches])
+@pytest.mark.slow
 async def test_leaving_by_an_exception_ends_the_tasks(
     stuck: Callable[[int], Any], tree: None
 ) -> None:
@@ -512,6 +516,7 @@ async def test_leaving_by_an_exception_ends_the_tasks(
                 fail()
 
 
+@pytest.mark.slow
 async def test_leaving_by_cancellation_ends_the_tasks(tree: None) -> None:
     with trio.move_on_after(0.5) as limit:
         async with parallel.open_farm(workers=2) as farm, trio.open_nursery() as nursery:

@@ -115,6 +115,7 @@ def parent(pid: int) -> int:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 async def test_a_killed_hosts_places_are_lost_and_come_again_with_it(mark: str) -> None:
     cluster = parallel.Cluster([OTHER], root_slots=1)
     async with parallel.init(cluster=cluster, grace=0.5), parallel.open_farm() as farm:
@@ -129,6 +130,7 @@ async def test_a_killed_hosts_places_are_lost_and_come_again_with_it(mark: str) 
             await eventually(lambda: sorted(farm.workers.values()) == ["other"] * 2 + ["root"], 60)
 
 
+@pytest.mark.slow
 async def test_a_number_of_workers_is_kept_when_a_host_is_lost_and_comes_again(mark: str) -> None:
     cluster = parallel.Cluster([OTHER], root_slots=1)
     async with parallel.init(cluster=cluster, grace=0.5), parallel.open_farm(workers=3) as farm:
@@ -157,6 +159,7 @@ async def test_a_host_that_is_removed_in_the_midst_of_a_map_takes_no_task_along(
             await cluster.add(OTHER)
 
 
+@pytest.mark.slow
 async def test_a_farm_that_has_lost_its_last_host_fails_until_there_is_one_again(mark: str) -> None:
     cluster = parallel.Cluster([OTHER], root_slots=1)
     async with (

@@ -215,6 +215,7 @@ def kept_results(folder: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("round_", range(max(2, support.ROUNDS // 16)))
+@pytest.mark.slow
 async def test_a_killed_program_does_only_what_is_missing(
     tmp_path: Path, mark: str, round_: int
 ) -> None:

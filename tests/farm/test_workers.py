@@ -51,6 +51,7 @@ async def test_an_error_in_a_task_ends_no_worker_and_it_is_not_tried_again(
     assert farm.workers == before
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_busy_for_long_is_not_cut_off() -> None:
     """It cannot say a word meanwhile: what is asked whether it lives is its host's agent."""
 
