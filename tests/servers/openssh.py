@@ -121,7 +121,7 @@ def open_sshd(
         port = port or _free_port(address)
         write_user(directory, user, uid, program(shell))
         write_keys(directory)
-        write_server(directory, "0.0.0.0" if isolated else address, port, options)
+        write_server(directory, "0.0.0.0" if isolated else address, port, uid, options)
         write_client(directory, name, address, port, user)
         write_script(directory, setup, isolated)
         server.start(

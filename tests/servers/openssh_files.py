@@ -81,11 +81,20 @@ def write_keys(directory: Path) -> None:
         subprocess.run([*keygen, str(directory / name)], check=True)
 
 
-def write_server(directory: Path, address: str, port: int, options: Sequence[str]) -> None:
-    """For sshd. It gives every session the mark of this test."""
+def write_server(
+    directory: Path, address: str, port: int, uid: int, options: Sequence[str]
+) -> None:
+    """For sshd. It gives every session the mark of this test.
+
+    And our cache, where the user is ours: what is sent to a host is unpacked and compiled once.
+    """
     names = [name for name in (support.MARK, "SPT_NOENV") if name in os.environ]
-    marks = " ".join(f"{name}={os.environ[name]}" for name in names)
-    config = _SSHD_CONFIG.format(directory, address, port, f"SetEnv {marks}" if marks else "")
+    settings = [f"{name}={os.environ[name]}" for name in names]
+    if uid == os.geteuid():
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        settings.append(f"XDG_CACHE_HOME={cache}")
+    line = f"SetEnv {' '.join(settings)}" if settings else ""
+    config = _SSHD_CONFIG.format(directory, address, port, line)
     (directory / "sshd_config").write_text("\n".join([*options, config]))
 
 
