@@ -902,3 +902,29 @@ async def test_a_worker_that_lingers_can_be_cancelled_and_its_result_stands(tree
     async with lingering() as (_, process):
         process.cancel()
         assert (await process.wait()).value == "all said"
+
+
+async def greet(hub: parallel.Hub[Any, Any], report: parallel.Channel[Any, Any]) -> None:
+    async with report:
+        await report.send("hello")
+        async for client, _ in hub:
+            await hub.send(client, "sent")
+
+
+async def test_a_hub_tells_of_clients_that_its_host_took_along_before_it_looked() -> None:
+    async with parallel.init(grace=0.2), parallel.open_hub() as hub:
+        report = hub.open_channel()
+        with pytest.raises(parallel.HostDied):
+            async with parallel.spawn(greet, report) as (channel, _):
+                report.close()
+                await channel.send("have you sent it?")
+                await channel.receive()
+                os.kill(await parallel.run(os.getppid), signal.SIGKILL)
+                await trio.sleep_forever()
+        everybody = [event async for event in hub.listen()]
+    events = [event for event in everybody if event.client.name == "greet"]
+    match events:
+        case [Connected(), Message(_, "hello"), Disconnected(_, parallel.HostDied())]:
+            pass
+        case _:
+            raise AssertionError(events)

@@ -161,6 +161,9 @@ class Member:
         who = peer.host, peer.process
         if who in ((self.peer.host, self.peer.process), self.owner):
             return  # we end with our owner, and with ourselves
+        if self.lost is not None:
+            connection.peer_gone(self.lost)  # as all were that were watched
+            return
         watched = self._watched.get(who)
         if watched is None:
             watched = self._watched[who] = weakref.WeakSet()
