@@ -294,6 +294,7 @@ async def check_temporary(said: Said, home: Path) -> None:
 
 
 @pytest.mark.skipif(not is_root, reason="only root can give a directory away")
+@pytest.mark.slow
 async def test_a_cache_that_somebody_else_has_planted_is_not_used(host: Local, home: Path) -> None:
     said = await start(host)
     os.chown(home / ".cache/parallel", 65534, 65534)

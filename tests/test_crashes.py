@@ -245,6 +245,7 @@ async def test_standard_input_is_at_its_end(patient_tree: None, made: Maker) -> 
 
 @both
 @support.in_turn("raises", [False, True], ids=["returns", "raises"])
+@pytest.mark.slow
 async def test_threads_are_waited_for_exit_functions_run_and_output_is_flushed(
     made: Maker, raises: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +265,7 @@ async def test_threads_are_waited_for_exit_functions_run_and_output_is_flushed(
 
 @support.in_turn("deed", [deeds.hang_at_exit, deeds.leave_a_thread])
 @support.in_turn("moment", ["at once", "later"])
+@pytest.mark.slow
 async def test_a_worker_that_hangs_at_its_exit_ends_when_cancelled_and_its_result_stands(
     hasty_tree: None, deed: Callable[[object], object], moment: str, mark: str
 ) -> None:
@@ -417,6 +419,7 @@ def test_a_program_that_runs_as_somebody_else_holds_up_nobody(mark: str) -> None
         deeds.hold_the_interpreter_lock_in_sync,
     ],
 )
+@pytest.mark.slow
 async def test_who_ignores_cancellation_is_killed_within_grace(
     hasty_tree: None, function: Callable[[str], Any], depth: int, tmp_path: Path, mark: str
 ) -> None:
@@ -701,6 +704,7 @@ async def test_a_hang_at_an_awkward_moment_ends_when_it_is_cancelled(
     )
 
 
+@pytest.mark.slow
 async def test_a_hang_where_an_async_function_cannot_hear_ends_within_grace(
     hasty_tree: None, mark: str
 ) -> None:

@@ -59,6 +59,7 @@ PROGRAMS = [program for page in PAGES for program in programs(page)]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
+@pytest.mark.slow
 def test_a_program_of_the_docs_prints_what_they_say(program: Program, tmp_path: Path) -> None:
     path = tmp_path / program.name
     path.write_text(program.code)

@@ -180,6 +180,7 @@ async def test_descriptors_cannot_be_heaped_up(host: Host) -> None:
     assert "descriptors" in await parallel.run(abuse.heap_up_descriptors)
 
 
+@pytest.mark.slow
 async def test_who_does_not_read_waits_alone_and_loses_no_answer(
     host: Host, tmp_path: Path
 ) -> None:

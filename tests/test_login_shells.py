@@ -22,6 +22,7 @@ READ_FIRST = {
 
 @pytest.mark.needs("sshd", "ssh", "ssh-keygen", "unshare", *READ_FIRST)
 @pytest.mark.parametrize("shell", READ_FIRST)
+@pytest.mark.slow
 async def test_a_host_starts_whatever_its_login_shell_is_and_prints(shell: str) -> None:
     with open_sshd(shell=shell) as sshd:
         if READ_FIRST[shell]:

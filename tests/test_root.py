@@ -437,6 +437,7 @@ async def test_an_import_path_with_odd_entries_is_no_hindrance(
         assert await parallel.run(lambda: sys.path[-5:]) == odd
 
 
+@pytest.mark.slow
 async def test_an_import_path_longer_than_a_socket_holds_is_no_hindrance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -375,6 +375,7 @@ async def run_prepared(launcher: Launcher) -> str:
         return await parallel.run(say, prepared)
 
 
+@pytest.mark.slow
 async def test_a_callback_is_asked_in_the_first_process(
     tree: None, host: Ssh, tmp_path: Path
 ) -> None:
@@ -519,6 +520,7 @@ async def test_closed_streams_say_so(host: Ssh) -> None:
             await shell.stdout.receive_some()
 
 
+@pytest.mark.slow
 async def test_two_receivers_or_senders_at_once_are_refused(host: Ssh) -> None:
     async with host.open() as shell, trio.open_nursery() as nursery:
         nursery.start_soon(shell.stdout.receive_some)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 import trio
 from hypothesis import given
 
@@ -89,6 +90,7 @@ async def check_generated(farm: parallel.Farm, xs: list[Any], form: str) -> None
     assert expected.total() == len(xs)
 
 
+@pytest.mark.slow
 async def test_any_tasks_with_any_faults_come_to_what_the_specification_says(
     place: Place, tmp_path: Path
 ) -> None:

@@ -162,6 +162,7 @@ async def test_an_exception_ends_the_other_tasks_of_a_call(farm: parallel.Farm, 
     await is_at_rest(farm)
 
 
+@pytest.mark.slow
 async def test_an_endless_async_input_is_read_as_far_as_results_are(farm: parallel.Farm) -> None:
     read = 0
 

@@ -453,6 +453,7 @@ async def test_a_result_that_does_not_arrive_fails_alone(
     assert results == [x for x in range(100) if x not in (50, 51)]
 
 
+@pytest.mark.slow
 async def test_a_timeout_is_kept_behind_a_result_that_cannot_be_read(farm: parallel.Farm) -> None:
     def bring(x: int) -> object:
         if x % 2:

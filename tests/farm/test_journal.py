@@ -35,6 +35,7 @@ def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     return support.run_program(path, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_changed_program_is_refused_and_the_error_says_what_would_mend_it(
     tmp_path: Path,
 ) -> None:

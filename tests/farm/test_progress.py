@@ -71,6 +71,7 @@ def run(folder: Path, program: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 def test_a_bar_shows_rate_failures_remaining_time_and_workers(tmp_path: Path) -> None:
     shown = run(tmp_path, PROGRAM.replace("XS", "range(100)"))
     assert "100%" in shown
@@ -95,6 +96,7 @@ def test_where_there_is_no_terminal_nothing_is_shown(tmp_path: Path) -> None:
     assert (result.stdout, result.stderr) == ("done\n", "")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_goes_away_is_no_hindrance(tmp_path: Path) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM.replace("XS", "range(100)"))
