@@ -108,9 +108,9 @@ def parts(size: int, rows: int) -> Task:
 KERNELS: dict[tuple[str, str], Callable[[], Task]] = {
     ("queens", "coarse"): partial(boards, 12, 1),
     ("queens", "fine"): partial(boards, 11, 3),
-    ("mandelbrot", "coarse"): partial(lines, 2400),
+    ("mandelbrot", "coarse"): partial(lines, 3000),
     ("mandelbrot", "fine"): partial(lines, 24),
-    ("matrix", "coarse"): partial(parts, 100, 2),
+    ("matrix", "coarse"): partial(parts, 100, 3),
     ("matrix", "fine"): partial(parts, 14, 1),
 }
 
