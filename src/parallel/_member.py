@@ -191,8 +191,11 @@ class Member:
             self.endpoint.push([encode(request, len(descriptors))], descriptors)
         except (BrokenPipeError, ConnectionResetError):
             return  # it is gone, and `_listen` will say so
-        except OSError as exc:  # too many descriptors are on their way between processes
+        except OSError as exc:
             self.endpoint.drop()
+            if self.closed:
+                return  # an agent that ends: all that was asked of its host ends with the link
+            # Too many descriptors are on their way between processes.
             self._handle(
                 Refused(
                     getattr(request, "request", 0), f"{exc.strerror}; is there a limit (ulimit -n)?"
