@@ -30,9 +30,18 @@ def test_what_was_taken_back_may_have_run_until_something_later_has() -> None:
     worker.take_back(tasks[3])
     worker.take_back(tasks[1])
     assert worker.has_run(2) is tasks[2]
-    assert list(worker.taken) == [3]
+    assert tasks[3] in worker.suspects and tasks[1] not in worker.suspects
     assert worker.has_run(3) is tasks[3]
     assert worker.has_run(3) is None
+
+
+def test_what_was_taken_back_is_not_looked_through_with_each_result() -> None:
+    worker, tasks = worker_with(5)
+    worker.take_back(tasks[4])
+    taken = worker.taken
+    for task in tasks[:4]:
+        assert worker.has_run(task.id) is task
+    assert worker.taken is taken
 
 
 def test_what_was_taken_back_and_has_begun_is_its_own_again() -> None:

@@ -38,9 +38,8 @@ class Worker:
     """One worker. The plan alone changes it."""
 
     __slots__ = (
-        "alone", "busy", "done", "held", "kind", "lag", "load", "name", "own", "places", "retiring",
-        "sent",
-        "since", "taken", "worked",
+        "alone", "busy", "done", "held", "kind", "lag", "load", "name", "own", "passed", "places",
+        "retiring", "sent", "since", "taken", "worked",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
@@ -53,6 +52,8 @@ class Worker:
         self.taken: dict[int, Held] = {}
         """What was taken back from it, but may have begun there."""
         self.places = itertools.count()
+        self.passed = -1
+        """The place of the last that it has run: what was taken back before will not begin."""
         self.busy = False
         """It has said that it is at the first that it has, and has begun no other."""
         self.load = 0.0
@@ -104,11 +105,9 @@ class Worker:
     def has_run(self, number: int) -> Task | None:
         """It says so; the task, if it was to run it."""
         held = self.let_go(number)
-        if held is None:
+        if held is None or held.place < self.passed:
             return None
-        if self.taken:  # what it was sent before this one has not begun, and will not
-            later = {key: each for key, each in self.taken.items() if each.place > held.place}
-            self.taken = later
+        self.passed = held.place
         return held.task
 
     def has_begun(self, number: int) -> Task | None:
@@ -125,12 +124,18 @@ class Worker:
         """It reports so many tasks, which took so long together."""
         self.done += tasks
         self.worked += seconds
+        self._forget_passed()
         if self.sent is not None:
             lag = max(0.0, now - self.sent - seconds)
             self.lag = min(self.lag, lag) if self.lag else lag
             self.sent = None
         self.since = now
         self.busy = False
+
+    def _forget_passed(self) -> None:
+        """Not with each result: that would take as long again for each task that was taken back."""
+        if self.taken:
+            self.taken = {key: each for key, each in self.taken.items() if each.place > self.passed}
 
     @property
     def running(self) -> Task | None:
@@ -144,6 +149,7 @@ class Worker:
         """Which tasks it may be running, as far as can be known from what it has said."""
         if self.busy:
             return [each.task for each in itertools.islice(self.held.values(), 1)]
+        self._forget_passed()
         # One that was taken back and sent again is in both, and is suspected once.
         return [each.task for each in {**self.held, **self.taken}.values()]
 
