@@ -89,3 +89,10 @@ def test_values_are_weighed_roughly() -> None:
     assert roughly_bytes(Strange()) == 0
     assert roughly_bytes({"a": [np.zeros(1000), np.zeros(1000)]}) == 16_000
     assert roughly_bytes([bytes(1000)] * 1000) > 1_000_000
+
+
+def test_one_that_could_not_be_read_keeps_nothing_from_being_run_before_it() -> None:
+    worker, tasks = worker_with(3)
+    assert worker.has_run(1) is tasks[1]  # as the farm says of it, before the worker is so far
+    assert worker.has_run(0) is tasks[0]
+    assert worker.has_run(2) is tasks[2]

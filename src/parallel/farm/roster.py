@@ -88,7 +88,8 @@ class Worker:
         """It has this task no more: it has run it, or has been told not to."""
         held = self.held.pop(number, None)
         if held is None:
-            return self.taken.pop(number, None)
+            taken = self.taken.pop(number, None)
+            return taken if taken is not None and taken.place > self.passed else None
         self.load -= held.estimate
         task = held.task
         task.holders = tuple(name for name in task.holders if name != self.name)
@@ -105,9 +106,9 @@ class Worker:
     def has_run(self, number: int) -> Task | None:
         """It says so; the task, if it was to run it."""
         held = self.let_go(number)
-        if held is None or held.place < self.passed:
+        if held is None:
             return None
-        self.passed = held.place
+        self.passed = max(self.passed, held.place)
         return held.task
 
     def has_begun(self, number: int) -> Task | None:
