@@ -35,7 +35,7 @@ help:
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; name one: make PYTHON=..." >&2; exit 1; }
 	@# Some systems keep ensurepip in a package of its own; then the pip they have serves.
-	"$(PYTHON)" -m venv --clear $(if $(UV),--without-pip) $(VENV) \
+	"$(PYTHON)" -m venv --clear $(VENV) \
 		|| { "$(PYTHON)" -m venv --clear --without-pip $(VENV) \
 		     && "$(PYTHON)" -m pip --python $(VENV)/bin/python install -qq pip; }
 	@touch $@
