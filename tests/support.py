@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,3 +195,17 @@ def alone(*, max_message_size: int = UNLIMITED, buffer_size: int = 1 << 16) -> I
         set_current_member(None)
         member.close()
         theirs.close()
+
+
+FORMS = st.sampled_from(["list", "iterator", "async"])
+"""What a farm may get its tasks from."""
+
+
+def formed(form: str, items: list[Any]) -> Any:
+    """These, in one of `FORMS`."""
+
+    async def generate() -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    return {"list": items, "iterator": iter(items), "async": generate()}[form]

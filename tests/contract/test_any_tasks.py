@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,12 @@ import parallel
 from parallel.farm import Executor, specification
 
 from ..programs import tasks
-from ..support import examples
+from ..support import FORMS, examples, formed
 from .places import KILLS, Place
 
 FAULTS = ["none", "none", "none", "none", "none", "raises", "takes long", "dies once"]
 SCHEDULES = st.lists(st.tuples(st.integers(-99, 99), st.sampled_from(FAULTS)), max_size=40)
 CALLS = st.sampled_from(["map", "imap", "imap_unordered", "algorithm", "compute"])
-FORMS = st.sampled_from(["list", "iterator", "async"])
-
-
-def formed(form: str, items: list[Any]) -> Any:
-    async def generate() -> AsyncIterator[Any]:
-        for item in items:
-            yield item
-
-    return {"list": items, "iterator": iter(items), "async": generate()}[form]
 
 
 def what_came(y: object) -> tuple[str, object]:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 import parallel
 from parallel.farm import specification
 
-from ..support import ROUNDS
+from ..support import FORMS, ROUNDS, formed
 
 FEW = settings(
     max_examples=60 if ROUNDS >= 50 else 15,
@@ -46,15 +46,6 @@ def find(x: int) -> int | None:
 
 FUNCTIONS = st.sampled_from([double, double_later])
 INPUTS = st.lists(st.integers(-1000, 1000), max_size=60)
-FORMS = st.sampled_from(["list", "iterator", "async"])
-
-
-def formed(form: str, items: list[Any]) -> Any:
-    async def generate() -> AsyncIterator[Any]:
-        for item in items:
-            yield item
-
-    return {"list": items, "iterator": iter(items), "async": generate()}[form]
 
 
 class Together:

@@ -16,12 +16,6 @@ from parallel.farm.stream import KEPT
 from ..support import in_turn, resident_memory
 
 
-@pytest.fixture
-async def farm(tree: None) -> AsyncIterator[parallel.Farm]:
-    async with parallel.open_farm(workers=2) as farm:
-        yield farm
-
-
 def forget(_: object) -> None:
     pass
 

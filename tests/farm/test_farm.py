@@ -24,12 +24,6 @@ from parallel.farm import (
 )
 
 
-@pytest.fixture
-async def farm(tree: None) -> AsyncIterator[parallel.Farm]:
-    async with parallel.open_farm(workers=2) as farm:
-        yield farm
-
-
 def square(x: int) -> int:
     return x * x
 

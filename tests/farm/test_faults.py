@@ -30,12 +30,6 @@ from parallel.farm.events import Event, WorkerLeft
 from ..support import eventually, in_turn
 
 
-@pytest.fixture
-async def farm(tree: None) -> AsyncIterator[parallel.Farm]:
-    async with parallel.open_farm(workers=2) as farm:
-        yield farm
-
-
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -15,12 +14,6 @@ import trio
 import parallel
 from parallel.farm import Kind, Policy, WorkerJoined, WorkerLeft
 from parallel.launch.local import Local
-
-
-@pytest.fixture
-async def farm(tree: None) -> AsyncIterator[parallel.Farm]:
-    async with parallel.open_farm(workers=2) as farm:
-        yield farm
 
 
 def square(x: int) -> int:
