@@ -21,6 +21,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import parallel
 from parallel import _channel
+from parallel._wire.greetings import Reset
 
 from .elsewhere import host
 from .puppets import Channel, Hub, answer_at_length, puppet, say_something_odd
@@ -594,6 +595,23 @@ async def test_after_a_send_has_failed_everything_can_be_received_in_order(line:
         await line.channel.send("too late")
     received = [number async for number, _ in line.channel]
     assert received == list(range(count))
+
+
+async def test_who_takes_nothing_more_may_say_why_later(line: Line) -> None:
+    """As a peer on another host, whose agent lets go of what is sent to it at once."""
+    wire = line.channel.wire
+    wire.endpoint.stop_reading()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def send() -> None:
+            with pytest.raises(trio.BrokenResourceError) as info:
+                await line.hub.send(line.client, b"x")
+            assert isinstance(info.value.__cause__, parallel.WorkerDied)
+            assert info.value.__cause__.reason == "its last words"
+
+        await wait_all_tasks_blocked()
+        wire.close(Reset("failed", "its last words"))
 
 
 async def test_a_hub_that_was_left_by_an_exception_breaks_its_channels(member: None) -> None:

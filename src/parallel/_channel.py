@@ -36,7 +36,7 @@ PATIENCE = 1.0
 """Seconds that the end of a connection waits for the fork server to say why."""
 
 INTERVAL = 0.01
-"""Seconds between two looks whether a host on the way is gone."""
+"""Seconds between two looks for what nobody reports: a last word, a lost host on the way."""
 
 
 class ChannelStatistics(Record):
@@ -81,22 +81,29 @@ class Wire(Connection):
 
     async def explain(self) -> BaseException | None:
         """Why the connection ended without the other side's word, as far as it gets known."""
-        if self.broken and not self.closed:
-            self.read_ahead()
-        lost = self.at_eof and not self.got_close and self.reset is None
-        if lost and self.report_expected and not self.settled.is_set():
-            with trio.move_on_after(PATIENCE):
-                await (self._look_on_the_way() if self.via else self.settled.wait())
+        with trio.move_on_after(PATIENCE):
+            while not self._is_explained():
+                self._look_on_the_way()
+                with trio.move_on_after(INTERVAL):
+                    await self.settled.wait()
         return self.explanation
 
-    async def _look_on_the_way(self) -> None:
-        """Wait until it is settled, by the end of a host that it leads through if not otherwise."""
-        while not self.settled.is_set():
-            for host in read_hosts(self.member.table):
-                if host.down and host.name in self.via and not self.settled.is_set():
-                    self.cause = HostDied(host.name, host.down)
-                    self.settled.set()
-            await trio.sleep(INTERVAL)
+    def _is_explained(self) -> bool:
+        """Whether nothing is left to wait for.
+
+        Across hosts, that the peer takes nothing more can be known before the last that it said.
+        """
+        if self.broken and not self.closed:
+            self.read_ahead()
+        lost = (self.at_eof or self.broken) and not self.got_close and self.reset is None
+        return self.settled.is_set() or not (lost and self.report_expected)
+
+    def _look_on_the_way(self) -> None:
+        """It is settled by the end of a host that it leads through."""
+        for host in read_hosts(self.member.table) if self.via else ():
+            if host.down and host.name in self.via:
+                self.cause = HostDied(host.name, host.down)
+                self.settled.set()
 
     @property
     def via_from_here(self) -> tuple[str, ...]:
