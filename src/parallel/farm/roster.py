@@ -126,7 +126,7 @@ class Worker:
         self.done += tasks
         self.worked += seconds
         self._forget_passed()
-        if self.sent is not None:
+        if tasks and self.sent is not None:  # that one is begun is said late, if it is a long one
             lag = max(0.0, now - self.sent - seconds)
             self.lag = min(self.lag, lag) if self.lag else lag
             self.sent = None
