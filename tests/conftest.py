@@ -33,7 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     shared = [item for item in items if one_tree.is_shared(item)]
     for item in shared:
         item.add_marker(pytest.mark.trio(run=one_tree.run), append=False)
-    items.sort(key=lambda item: item not in shared)  # so that they follow each other
+    # So that those with the same tree follow each other.
+    items.sort(key=lambda item: (item not in shared, one_tree.hosts_of(item)))
 
 
 def pytest_collection_finish() -> None:
@@ -62,13 +63,14 @@ def _elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(autouse=True)
 def _one_tree(_elsewhere: None, request: pytest.FixtureRequest) -> None:
     """Have the tree that tests have in common, or none."""
-    one_tree.prepare(one_tree.is_shared(request.node))
+    is_shared = one_tree.is_shared(request.node)
+    one_tree.prepare(one_tree.hosts_of(request.node) if is_shared else None)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_tree_in_the_end() -> Iterator[None]:
     yield
-    one_tree.prepare(shared=False)
+    one_tree.prepare(None)
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +92,12 @@ def mark(_one_tree: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.fixture
-async def tree() -> AsyncIterator[None]:
+async def tree(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """Inside `parallel.init`: what other tests have in common, or one of the test's own."""
     if one_tree.is_open():
         yield
     else:
-        async with parallel.init(grace=2.0):
+        async with one_tree.init_with(one_tree.hosts_of(request.node)):
             yield
 
 

@@ -1,8 +1,9 @@
 """One tree for all tests that only use one: to start it takes most of their time.
 
-A test with the fixture `tree` runs in the tree that the one before had, if that had one and passed.
-It has to leave it as it was: without a process more. Tests that look at how a tree begins or ends,
-or at what is printed or marked by its processes, have one of their own: see `is_shared`.
+A test with the fixture `tree` runs in the tree that the one before had, if that had one and passed,
+with the same hosts: the root's, and those that a mark `hosts` names. It has to leave it as it was:
+without a process more. Tests that look at how a tree begins or ends, or at what is printed or marked
+by its processes, have one of their own: see `is_shared`.
 
 The event loop is trio's guest mode: it stands still between two tests.
 """
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import outcome
@@ -22,6 +24,7 @@ import trio
 import trio.testing
 
 import parallel
+from parallel.launch.local import Local
 
 from . import support
 
@@ -29,6 +32,9 @@ Function = Callable[[], Awaitable[Any]]
 
 OWN = {"mark", "capfd", "capsys", "no_coredump", "few_files", "many_open_files", "autojump_clock"}
 """Fixtures that a tree has to be started after, or that look at its processes."""
+
+PRELOAD = ["pytest", "hypothesis", "trio.testing"]
+"""What workers import with the modules of the tests: it takes them longer than all else."""
 
 PATIENCE = 2.0
 """Seconds that a test's processes have to end after it."""
@@ -46,10 +52,24 @@ def is_shared(item: pytest.Item) -> bool:
     return not asked & OWN
 
 
+def hosts_of(item: pytest.Item) -> tuple[str, ...]:
+    """Those that a test has beside the root's own."""
+    marker = item.get_closest_marker("hosts")
+    return marker.args if marker is not None else ()
+
+
+def init_with(hosts: tuple[str, ...]) -> AbstractAsyncContextManager[None]:
+    """`parallel.init` with these hosts, which are this machine."""
+    launchers = [Local(name=name, python=sys.executable) for name in hosts]
+    cluster = parallel.Cluster(launchers) if hosts else None
+    return parallel.init(cluster=cluster, preload=PRELOAD, grace=2.0)
+
+
 class Tree:
     """An event loop within `init`, which runs one test after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: tuple[str, ...]) -> None:
+        self.hosts = hosts
         self.calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.send, self.functions = trio.open_memory_channel[Function](1)
         self.result: outcome.Outcome[Any] | None = None
@@ -75,7 +95,7 @@ class Tree:
     async def _serve(self) -> None:
         self.token = trio.lowlevel.current_trio_token()
         os.environ[support.MARK] = self.mark
-        async with parallel.init(grace=2.0):
+        async with init_with(self.hosts):
             del os.environ[support.MARK]  # what others start between two tests is not its own
             self._tell(outcome.Value(None))
             async for function in self.functions:
@@ -116,14 +136,14 @@ class Tree:
 _tree: Tree | None = None
 
 
-def prepare(shared: bool) -> None:
-    """Before a test: have a tree or none."""
+def prepare(hosts: tuple[str, ...] | None) -> None:
+    """Before a test: have a tree with these hosts or none."""
     global _tree
-    if _tree is not None and (not shared or _tree.failed):
+    if _tree is not None and (_tree.hosts != hosts or _tree.failed):
         tree, _tree = _tree, None
         tree.close()
-    if shared and _tree is None:
-        _tree = Tree()
+    if hosts is not None and _tree is None:
+        _tree = Tree(hosts)
 
 
 def is_open() -> bool:

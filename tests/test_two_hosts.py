@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,7 @@ def locals_(*names: str) -> parallel.Cluster:
     return parallel.Cluster([Local(name=name, python=sys.executable) for name in names])
 
 
-@pytest.fixture
-async def two() -> AsyncIterator[None]:
-    """Inside `init` with the hosts "a" and "b"."""
-    async with parallel.init(cluster=locals_("a", "b"), grace=2.0):
-        yield
+two = pytest.mark.hosts("a", "b")
 
 
 def whereabouts() -> tuple[str, int]:
@@ -56,7 +52,8 @@ async def echo(hub: parallel.Hub[Any, Any]) -> int:
     return served
 
 
-async def test_a_cascade_goes_to_and_fro_between_hosts(two: None) -> None:
+@two
+async def test_a_cascade_goes_to_and_fro_between_hosts(tree: None) -> None:
     route = ["a", "b", "a", "root", "b", "root"]
     assert await parallel.run(relay_run, route) == ["root", *route]
 
@@ -75,7 +72,8 @@ async def say(channel: parallel.Channel[Any, Any], word: str) -> Any:
         return await channel.receive()
 
 
-async def test_a_hub_has_clients_on_every_host(two: None) -> None:
+@two
+async def test_a_hub_has_clients_on_every_host(tree: None) -> None:
     async with parallel.spawn(echo, where="a") as (channel, process):
         answers = {}
         async with trio.open_nursery() as nursery:
@@ -106,7 +104,8 @@ async def pass_on(channel: parallel.Channel[Any, Any]) -> Any:
         return await lend(channel, say, "hello", where="a")
 
 
-async def test_a_channel_that_was_handed_over_hosts_leads_home(two: None) -> None:
+@two
+async def test_a_channel_that_was_handed_over_hosts_leads_home(tree: None) -> None:
     async with parallel.spawn(open_for_others, where="a") as (channel, process):
         await channel.send("give me one")
         given = await channel.receive()
@@ -133,7 +132,8 @@ async def cascade_to_sleep(route: list[str], path: Path) -> None:
         await sleep_until_cancelled(path)
 
 
-async def test_a_cascade_over_hosts_is_cancelled_as_a_whole(two: None, tmp_path: Path) -> None:
+@two
+async def test_a_cascade_over_hosts_is_cancelled_as_a_whole(tree: None, tmp_path: Path) -> None:
     path = tmp_path / "log"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cascade_to_sleep, ["a", "b", "root", "a"], path)
@@ -156,7 +156,8 @@ async def kill_when_known(path: Path) -> None:
     os.kill(int(path.read_text()), signal.SIGKILL)
 
 
-async def test_what_a_killed_worker_had_on_another_host_ends(two: None, tmp_path: Path) -> None:
+@two
+async def test_what_a_killed_worker_had_on_another_host_ends(tree: None, tmp_path: Path) -> None:
     path = tmp_path / "log"
     pid = path.with_suffix(".pid")
     async with trio.open_nursery() as nursery:
@@ -173,7 +174,8 @@ async def hold(channel: parallel.Channel[Any, Any]) -> None:
         await trio.sleep_forever()
 
 
-async def test_a_hub_is_told_what_became_of_a_client_on_another_host(two: None) -> None:
+@two
+async def test_a_hub_is_told_what_became_of_a_client_on_another_host(tree: None) -> None:
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
         with hub.open_channel() as channel:
             nursery.start_soon(lend_until_dead, channel.clone())  # noqa: ASYNC111  # its own
@@ -233,8 +235,9 @@ async def run_what_dies() -> None:
     await parallel.run(die_with_words)
 
 
+@two
 @pytest.mark.usefixtures("no_coredump")
-async def test_the_last_words_of_a_dead_worker_are_quoted(two: None) -> None:
+async def test_the_last_words_of_a_dead_worker_are_quoted(tree: None) -> None:
     for job in (die_with_words, run_what_dies):
         with pytest.raises(parallel.WorkerDied) as died:
             await parallel.run(job, where="b")
@@ -243,7 +246,8 @@ async def test_the_last_words_of_a_dead_worker_are_quoted(two: None) -> None:
         assert died.value.host == "b"
 
 
-async def test_placements_and_hosts_know_every_host(two: None) -> None:
+@two
+async def test_placements_and_hosts_know_every_host(tree: None) -> None:
     assert parallel.hosts()[0].name == "root"
     assert {host.name for host in parallel.hosts()} == {"root", "a", "b"}
     assert all(host.python and host.slots for host in parallel.hosts())
@@ -264,7 +268,8 @@ def least() -> str:
     return name
 
 
-async def test_the_tree_of_processes_is_that_of_all_hosts(two: None, tmp_path: Path) -> None:
+@two
+async def test_the_tree_of_processes_is_that_of_all_hosts(tree: None, tmp_path: Path) -> None:
     path = tmp_path / "log"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cascade_to_sleep, ["a", "b"], path)
