@@ -33,7 +33,7 @@ Function = Callable[[], Awaitable[Any]]
 OWN = {"mark", "capfd", "capsys", "no_coredump", "few_files", "many_open_files", "autojump_clock"}
 """Fixtures that a tree has to be started after, or that look at its processes."""
 
-PRELOAD = ["pytest", "hypothesis", "trio.testing"]
+PRELOAD = ["pytest", "hypothesis", "numpy", "trio.testing", "parallel.farm.serving"]
 """What workers import with the modules of the tests: it takes them longer than all else."""
 
 PATIENCE = 2.0
