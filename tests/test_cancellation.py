@@ -376,6 +376,7 @@ async def hasty_tree() -> AsyncIterator[None]:
 
 
 @support.in_turn("function", STUBBORN.values(), ids=STUBBORN)
+@pytest.mark.slow
 async def test_who_ignores_that_it_is_cancelled_is_killed_after_grace(
     hasty_tree: None, function: Callable[..., Any]
 ) -> None:

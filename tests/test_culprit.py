@@ -271,6 +271,7 @@ def test_a_function_that_calls_itself() -> None:
     assert named(job) == f"closure variable 'lock' of 'job': {LOCK}"
 
 
+@pytest.mark.slow
 def test_a_thousand_nodes_that_all_know_each_other() -> None:
     nodes = [Holder(index=index) for index in range(1000)]
     for node in nodes:

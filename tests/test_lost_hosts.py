@@ -59,6 +59,7 @@ async def wait_for_the_end(channel: Channel) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("use", [talk_to_the_end, wait_for_the_end])
+@pytest.mark.slow
 async def test_who_holds_a_channel_to_a_lost_host_is_told_which(hosts: None, use: Any) -> None:
     told = {}
 
@@ -119,6 +120,7 @@ async def listen(hub: parallel.Hub[Any, Any]) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("use", [talk_to_the_end, wait_for_the_end])
+@pytest.mark.slow
 async def test_a_channel_that_was_handed_over_on_a_lost_host_says_so_at_both_ends(
     hosts: None, use: Any
 ) -> None:

@@ -43,6 +43,7 @@ def test_any_number_of_hosts_with_any_story_fits_into_the_messages_of_a_link() -
 
 @examples(200)
 @given(json_values | st.lists(st.lists(json_values, max_size=7)))
+@pytest.mark.slow
 def test_any_json_is_news_or_an_error(value: object) -> None:
     try:
         hosts = decode_news(News(json.dumps(value)))

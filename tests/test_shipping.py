@@ -324,6 +324,7 @@ async def file_of(name: str, *route: str, **options: Any) -> Path:
     return found
 
 
+@pytest.mark.slow
 async def test_a_list_of_names_is_all_that_another_host_gets(project: Path, tmp_path: Path) -> None:
     for name in ("ship_a.py", "ship_b.py", "ship_pack/__init__.py", "ship_pack/part.py"):
         (project / name).parent.mkdir(exist_ok=True)
@@ -336,6 +337,7 @@ async def test_a_list_of_names_is_all_that_another_host_gets(project: Path, tmp_
             await file_of("ship_b", "other")
 
 
+@pytest.mark.slow
 async def test_paths_are_those_from_where_init_was_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +355,7 @@ async def test_paths_are_those_from_where_init_was_called(
                 assert str(found).endswith(f"/{file}")
 
 
+@pytest.mark.slow
 async def test_without_shipping_nothing_is_sent(project: Path, tmp_path: Path) -> None:
     (project / "ship_a.py").write_text("def nothing(): pass\n")
     import ship_a
@@ -368,6 +371,7 @@ async def test_without_shipping_nothing_is_sent(project: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("ship", [True, ["ship_a"], "path"], ids=str)
+@pytest.mark.slow
 async def test_what_was_sent_is_passed_on_by_workers_that_were_started_there(
     project: Path, tmp_path: Path, ship: Any
 ) -> None:

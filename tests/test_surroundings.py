@@ -166,6 +166,7 @@ async def test_random_numbers_differ_from_worker_to_worker(tree: None) -> None:
     assert len({*drawn, random.random()}) == 5
 
 
+@pytest.mark.slow
 async def test_numpy_s_random_numbers_differ_too_preloaded_or_not() -> None:
     def draw() -> float:
         import numpy as np

@@ -282,6 +282,7 @@ async def test_the_tree_of_processes_is_that_of_all_hosts(tree: None, tmp_path: 
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_hosts_come_and_go() -> None:
     cluster = locals_("a")
     async with parallel.init(cluster=cluster, grace=2.0):
@@ -302,6 +303,7 @@ async def test_hosts_come_and_go() -> None:
         assert (await parallel.run(whereabouts, where="late"))[0] == "late"
 
 
+@pytest.mark.slow
 async def test_who_hears_of_a_lost_host_finds_it_gone_and_can_add_it_again_at_once(
     mark: str,
 ) -> None:

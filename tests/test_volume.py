@@ -66,6 +66,7 @@ async def test_one_huge_message_is_in_memory_once_on_either_side_and_bytes_are_p
     assert grown_there < (copies + 1) * HUGE + 32 * MIB
 
 
+@pytest.mark.slow
 async def test_a_broadcast_reaches_a_hundred_processes(tree: None) -> None:
     taken: list[list[object]] = []
 

@@ -50,6 +50,7 @@ def test_a_changed_program_is_refused_and_the_error_says_what_would_mend_it(
     assert "delete it to begin anew" in last and "Journal(path, version=...)" in last
 
 
+@pytest.mark.slow
 def test_with_a_version_only_that_counts(tmp_path: Path) -> None:
     program = PROGRAM.replace("JOURNAL", "Journal('journal', version='1')")
     assert run(tmp_path, program).stdout == "[2] 0\n"

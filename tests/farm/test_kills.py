@@ -146,6 +146,7 @@ async def test_a_number_of_workers_is_kept_when_a_host_is_lost_and_comes_again(m
         await eventually(lambda: sorted(farm.workers.values()) == ["other"] * 2 + ["root"], 60)
 
 
+@pytest.mark.slow
 async def test_a_host_that_is_removed_in_the_midst_of_a_map_takes_no_task_along(mark: str) -> None:
     cluster = parallel.Cluster([OTHER], root_slots=1)
     async with parallel.init(cluster=cluster, grace=0.5), parallel.open_farm() as farm:

@@ -94,6 +94,7 @@ def steps_of_each_event(workers: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.slow
 def test_no_kind_of_event_takes_more_steps_with_10000_workers_than_with_100() -> None:
     assert steps_of_each_event(10_000) == steps_of_each_event(100)
 
