@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import parallel
-
 from . import elsewhere, one_tree, support
 from .connections import Pair, connected
 from .servers import require, require_packages

@@ -1,9 +1,9 @@
 """One tree for all tests that only use one: to start it takes most of their time.
 
 A test with the fixture `tree` runs in the tree that the one before had, if that had one and passed,
-with the same hosts: the root's, and those that a mark `hosts` names. It has to leave it as it was:
-without a process more. Tests that look at how a tree begins or ends, or at what is printed or marked
-by its processes, have one of their own: see `is_shared`.
+and the same hosts: the root's, and those that a mark `hosts` names. It has to leave it as it was:
+without a process more. Tests that look at how a tree begins or ends, or at what its processes print
+or are marked with, have one of their own: see `is_shared`.
 
 The event loop is trio's guest mode: it stands still between two tests.
 """
