@@ -103,7 +103,7 @@ def test_an_interrupt_at_any_line_of_the_package_ends_the_program_and_leaves_not
         return subprocess.check_output(command, env=environment, text=True)
 
     lines = say("0", "0").strip()
-    assert say(lines, str(ROUNDS // 2 if scene == "cluster" else ROUNDS)) == ""
+    assert say(lines, str(-(-ROUNDS // 2) if scene == "cluster" else ROUNDS)) == ""
     assert growth.marked(mark) == {}
 
 

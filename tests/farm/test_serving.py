@@ -87,17 +87,22 @@ async def test_from_an_async_task_it_is_said_that_it_takes_long(worker: Worker) 
     assert any(report.busy and report.begun == 3 for report in worker.reports)
 
 
-async def test_a_timed_task_is_announced_also_behind_dropped_ones(
-    worker: Worker, tmp_path: Path
-) -> None:
-    gate = tmp_path / "gate"
+def wait_at_0(gate: Path) -> Callable[[int], int]:
+    """That task waits for the file."""
 
-    def wait_at_0(x: int) -> int:
+    def fn(x: int) -> int:
         while x == 0 and not gate.exists():
             time.sleep(0.001)
         return x
 
-    await worker.run(wait_at_0, list(range(6)), timed=True)
+    return fn
+
+
+async def test_a_timed_task_is_announced_also_behind_dropped_ones(
+    worker: Worker, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    await worker.run(wait_at_0(gate), list(range(6)), timed=True)
     await worker.tell(Drop([1, 2, 4]))
     gate.touch()
     await worker.until(5)
@@ -116,8 +121,10 @@ async def test_what_was_said_to_be_begun_is_run_though_it_is_dropped(worker: Wor
 
 
 async def test_dropped_and_sent_again_a_task_is_run(worker: Worker, tmp_path: Path) -> None:
-    await worker.run(lambda x: time.sleep(0.05) or x, [0])
+    gate = tmp_path / "gate"
+    await worker.run(wait_at_0(gate), [0])
     await worker.tell(Run(0, [1, 2], [(1,), (2,)], False), Drop([1]), Run(0, [1], [(1,)], False))
+    gate.touch()
     await worker.until(1, 2)
     assert list(worker.done) == [0, 2, 1]
 

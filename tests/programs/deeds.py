@@ -165,7 +165,7 @@ def return_twice(path: str) -> str:
     if os.fork() == 0:
         Path(path).write_text("was here")
         return "from the copy"
-    while not os.path.exists(path):
+    while not (os.path.exists(path) and os.path.getsize(path)):
         time.sleep(0.001)
     return "from the original"
 

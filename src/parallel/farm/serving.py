@@ -129,10 +129,9 @@ class _Server:
 
     async def _work(self) -> None:
         while True:
-            if self.long and self.results and not self.queue:
+            if has_read := bool(self.long and self.results and not self.queue):
                 # What comes next is likely to be here: then one message tells of both.
-                for _ in range(2):
-                    await trio.lowlevel.checkpoint()
+                await self._let_read()
             while not self.queue:
                 if self.results:
                     await self._report()
@@ -146,11 +145,18 @@ class _Server:
                 continue
             if self.results or self.queue[0].timed:
                 await self._announce()
-                await trio.lowlevel.checkpoint()  # so that what has come is read
+                if not has_read:
+                    await trio.lowlevel.checkpoint()  # so that what has come is read
             started = time.perf_counter()
             awaitable = self._run_some()
             if awaitable is not None:
                 await self._wait_for(awaitable, started)
+
+    async def _let_read(self) -> None:
+        """Let `_read` find what has come; in a turn of the loop it may be the second to run."""
+        for _ in range(2):
+            if not self.queue:
+                await trio.lowlevel.checkpoint()
 
     async def _announce(self) -> None:
         """Say what was done, and what is done next; in two messages where that is timed.
