@@ -77,7 +77,6 @@ def mark(_one_tree: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     mark = uuid.uuid4().hex
     monkeypatch.setenv(support.MARK, mark)
     monkeypatch.setenv("PYTHON_COLORS", "0")  # tracebacks are compared as text
-    gc.collect()
     before = support.open_descriptors()
     yield mark
     left = support.wait_until_gone(mark, 1.0)

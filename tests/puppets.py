@@ -274,10 +274,10 @@ async def despite(hub: Hub, value: object) -> object:
     await hub.send(client, "ready")
     try:
         await trio.sleep_forever()
-    except trio.Cancelled:  # noqa: ASYNC103  # that is what it is for
+    except trio.Cancelled:  # that is what it is for
         if isinstance(value, Exception):
-            raise value from None  # noqa: ASYNC104
-        return value  # noqa: ASYNC104
+            raise value from None
+        return value
 
 
 def ignore_in_a_loop(channel: Channel) -> None:
@@ -308,7 +308,7 @@ async def ignore_and_start_again() -> None:
     while True:
         try:
             await trio.sleep_forever()
-        except trio.Cancelled:  # noqa: ASYNC103  # that is what it is for
+        except trio.Cancelled:  # that is what it is for
             with trio.CancelScope(shield=True):
                 await parallel.run(ignore_behind_a_shield)
 

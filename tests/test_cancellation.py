@@ -523,8 +523,8 @@ async def test_an_exception_that_comes_despite_the_cancellation_arrives(tree: No
 async def return_despite(channel: Channel) -> str:
     try:
         await report_and_sleep(channel)
-    except trio.Cancelled:  # noqa: ASYNC103  # that is what is tested
-        return "a value"  # noqa: ASYNC104
+    except trio.Cancelled:  # that is what is tested
+        return "a value"
     return "not cancelled"
 
 

@@ -500,7 +500,7 @@ async def cancel_when(path: Path, scope: trio.CancelScope, call: Awaitable[Any])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             try:
-                return await call  # noqa: ASYNC121
+                return await call
             except ValueError as exc:
                 failure = exc
     finally:  # an old trio's nursery notices the cancellation as it is left

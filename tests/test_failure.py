@@ -36,8 +36,8 @@ def raised(raise_it: Callable[[], object]) -> BaseException:
     """What it raises, with its traceback."""
     try:
         raise_it()
-    except BaseException as exc:  # noqa: ASYNC103
-        return exc  # noqa: ASYNC104
+    except BaseException as exc:
+        return exc
     raise AssertionError("it raised nothing")
 
 

@@ -71,7 +71,7 @@ async def test_who_holds_a_channel_to_a_lost_host_is_told_which(hosts: None, use
         with pytest.raises(HostDied, match="'a' died"):
             async with parallel.spawn(serve_and_tell, hub.open_channel(), where="a") as (first, _):
                 for where in ("root", "b"):
-                    nursery.start_soon(hold, first.clone(), where)  # noqa: ASYNC111  # its own
+                    nursery.start_soon(hold, first.clone(), where)  # its own
                 served = aiter(hub)
                 await anext(served)
                 await anext(served)

@@ -178,7 +178,7 @@ async def hold(channel: parallel.Channel[Any, Any]) -> None:
 async def test_a_hub_is_told_what_became_of_a_client_on_another_host(tree: None) -> None:
     async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
         with hub.open_channel() as channel:
-            nursery.start_soon(lend_until_dead, channel.clone())  # noqa: ASYNC111  # its own
+            nursery.start_soon(lend_until_dead, channel.clone())  # its own
         reasons = []
         async for event in hub.listen():
             match event:

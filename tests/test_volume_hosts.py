@@ -28,7 +28,7 @@ async def test_fifty_hosts_start_at_once_are_all_reached_by_a_broadcast_and_end(
         async with parallel.open_hub() as hub, trio.open_nursery() as nursery:
             with hub.open_channel() as channel:
                 for name in names:
-                    nursery.start_soon(listen, name, channel)  # noqa: ASYNC111  # all have it
+                    nursery.start_soon(listen, name, channel)  # all have it
                 hosts = {(await anext(aiter(hub)))[0].host for _ in names}
             assert hosts == set(names)
             assert await hub.broadcast("news") >= HOSTS

@@ -174,7 +174,7 @@ async def test_events_of_workers_end_with_their_farm(tree: None) -> None:
 
     async with trio.open_nursery() as nursery:
         async with parallel.open_farm(workers=1) as farm:
-            nursery.start_soon(watch, farm)  # noqa: ASYNC111  # it ends with the farm
+            nursery.start_soon(watch, farm)  # it ends with the farm
             await farm.map(square, [1])
     joined, left = seen
     assert isinstance(joined, WorkerJoined) and isinstance(left, WorkerLeft)

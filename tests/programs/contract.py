@@ -52,7 +52,7 @@ def check(executor: futures.Executor, promises: set[str]) -> bool:
             arguments = {"place": place, "tmp_path": Path(path)}
             try:
                 trio.run(lambda test=test, a=arguments, p=parameters: test(*(a[key] for key in p)))
-            except BaseException:  # noqa: ASYNC103  # pytest.fail is one; told below
+            except BaseException:  # pytest.fail is one; told below
                 passed = False
                 print(name, "failed", flush=True)
                 traceback.print_exc()

@@ -98,8 +98,8 @@ def swallow_interruptions() -> None:
     while True:
         try:
             time.sleep(FOREVER)
-        except BaseException:  # noqa: ASYNC103
-            continue  # noqa: ASYNC104
+        except BaseException:
+            continue
 
 
 def hold_the_interpreter_lock() -> None:

@@ -140,7 +140,7 @@ def be_interrupted(scene: str, line: int) -> None:
         trio.run(main_in_time, scene, tracer)
         if tracer.where is not None:  # else this round was over before
             outcome = "it returned"
-    except BaseException as exc:  # noqa: ASYNC103  # that is what this is about
+    except BaseException as exc:  # that is what this is about
         outcome = "" if is_interrupt(exc) else "".join(traceback.format_exception(exc))
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     if outcome or children:
