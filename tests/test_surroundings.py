@@ -245,6 +245,37 @@ async def test_signals_have_their_default_effect_while_a_sync_function_runs(tree
     assert set((await in_worker(look)).values()) == {signal.SIG_DFL}
 
 
+def page_faults(depth: int) -> int:
+    """Of a hundred calls at this depth."""
+    if depth:
+        return page_faults(depth - 1)
+    call_deeper(5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        call_deeper(5)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def call_deeper(times: int) -> None:
+    if times:
+        call_deeper(times - 1)
+
+
+def most_page_faults() -> int:
+    return max(page_faults(depth) for depth in range(500))
+
+
+async def call_most_page_faults() -> int:
+    return most_page_faults()
+
+
+@in_turn("function", [most_page_faults, call_most_page_faults])
+async def test_there_is_no_depth_at_which_each_call_maps_memory(tree: None, function: Any) -> None:
+    """The interpreter does that at the end of each piece of its stack."""
+    assert most_page_faults() >= 100, "here it does"
+    assert await parallel.run(function) < 50
+
+
 async def test_a_worker_starts_with_its_main_thread_alone_and_no_arguments(tree: None) -> None:
     def look() -> tuple[int, list[str], bool]:
         import gc
