@@ -47,9 +47,9 @@ def marked_processes(mark: str) -> dict[int, str]:
             continue
         try:
             if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
                 if state != "Z":
-                    found[int(entry.name)] = (entry / "comm").read_text().strip()
+                    found[int(entry.name)] = (entry / "comm").read_text(errors="replace").strip()
         except OSError:
             continue  # gone in the meantime
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 import trio
@@ -71,6 +72,34 @@ async def test_the_name_that_a_process_was_given_is_shown(tree: None) -> None:
         await support.eventually(lambda: parallel.hosts()[0].running == 1)
         assert "the sleeper" in str(await parallel.processes())
         nursery.cancel_scope.cancel()
+
+
+async def rename(hub: parallel.Hub[bytes, None]) -> None:
+    """Be called as the client says, as far as the system lets it."""
+    async for client, name in hub:
+        Path("/proc/self/comm").write_bytes(name)
+        await hub.send(client, None)
+
+
+@support.in_turn("name", [b"gr\xc3\xb6\xc3", b") S 1 1 1", b"a\nb", b"\xff\xfe"])
+async def test_whatever_a_process_calls_itself_it_stands_in_the_tree(
+    tree: None, name: bytes
+) -> None:
+    async with parallel.spawn(rename) as (channel, process):
+        await channel.send(name)
+        await channel.receive()
+        (info,) = (await parallel.processes()).children
+        assert info.pid == process.pid
+        assert info.memory and info.cpu is not None and info.started
+
+
+async def read_own_name() -> str:
+    return Path("/proc/self/comm").read_text()
+
+
+async def test_a_long_name_is_cut_between_characters(tree: None) -> None:
+    for name in ("a" * 20, "a" + "ö" * 20, "ö" * 20):
+        assert len(await parallel.run(read_own_name, name=name)) > 5
 
 
 async def test_processor_time_and_age_are_those_of_the_process(tree: None) -> None:

@@ -152,10 +152,13 @@ def _info(
     return ProcessInfo(name, host, pid, started, cpu, memory, made.get((host, process), ()))
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on; none for a process that is gone."""
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on; none for a process that is gone.
+
+    The second is a name, in which there may be anything.
+    """
     try:
-        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return []
 

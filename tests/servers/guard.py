@@ -27,7 +27,7 @@ def descendants(pid: int) -> dict[int, str]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                with open(f"/proc/{entry}/stat") as file:
+                with open(f"/proc/{entry}/stat", errors="replace") as file:
                     head, _, tail = file.read().rpartition(") ")
             except OSError:
                 continue  # gone in the meantime

@@ -48,9 +48,11 @@ def set_process_name(name: str) -> None:
     """Be called so in `ps` and `top` (the kernel keeps 15 bytes; setproctitle, if there, all)."""
     name = name.encode(errors="replace").decode().replace("\0", "?")  # users call things anything
     if _setproctitle is not None:
-        _setproctitle(name if name.startswith("parallel") else f"parallel: {name}")
-    elif _prctl is not None:
-        _prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+        name = name if name.startswith("parallel") else f"parallel: {name}"
+        _setproctitle(name)
+    if _prctl is not None:
+        cut = name.encode()[:15].decode(errors="ignore")  # between two characters
+        _prctl(_PR_SET_NAME, cut.encode(), 0, 0, 0)
 
 
 _setproctitle: Callable[[str], None] | None

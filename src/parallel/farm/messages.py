@@ -56,6 +56,14 @@ class Report(NamedTuple):
     read: int = 0
     """So many of the farm's messages have been read."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By columns: one named tuple after the other takes ten times as long to pickle."""
+        return _report, (list(zip(*self.results, strict=True)), self.begun, self.busy, self.read)
+
+
+def _report(columns: list[tuple[Any, ...]], begun: int | None, busy: bool, read: int) -> Report:
+    return Report(list(map(Result._make, zip(*columns, strict=True))), begun, busy, read)
+
 
 class Unreadable(NamedTuple):
     """The message with this number (from 0) could not be unpickled."""

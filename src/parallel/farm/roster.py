@@ -39,11 +39,13 @@ class Worker:
 
     __slots__ = (
         "alone", "busy", "done", "held", "kind", "lag", "load", "name", "own", "passed", "places",
-        "retiring", "sent", "since", "taken", "worked",
+        "retiring", "sent", "since", "sole", "taken", "worked",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
         self.name = name
+        self.sole = (name,)
+        """The holders of a task that it alone has."""
         self.kind = kind
         self.own: deque[Task] = deque()
         """Tasks for it alone that it has not been sent."""
@@ -76,12 +78,16 @@ class Worker:
         """It is sent these."""
         if not self.held:
             self.since = self.sent = now
+        job = tasks[0].job
+        estimate = estimated(job)
         for task in tasks:
-            estimate = estimated(task.job)
+            if task.job is not job:
+                job = task.job
+                estimate = estimated(job)
             self.held[task.id] = Held(task, estimate, next(self.places))
             self.load += estimate
-            task.holders += (self.name,)
-            task.job.outstanding.add(task)
+            task.holders = (*task.holders, self.name) if task.holders else self.sole
+            job.outstanding.add(task)
         self.alone = tasks[0].is_alone
 
     def let_go(self, number: int) -> Held | None:
@@ -92,7 +98,9 @@ class Worker:
             return taken if taken is not None and taken.place > self.passed else None
         self.load -= held.estimate
         task = held.task
-        task.holders = tuple(name for name in task.holders if name != self.name)
+        holders = task.holders
+        rest = () if holders == self.sole else tuple(each for each in holders if each != self.name)
+        task.holders = rest
         if not self.held:
             self.load = 0.0
             self.alone = False
@@ -108,7 +116,8 @@ class Worker:
         held = self.let_go(number)
         if held is None:
             return None
-        self.passed = max(self.passed, held.place)
+        if held.place > self.passed:
+            self.passed = held.place
         return held.task
 
     def has_begun(self, number: int) -> Task | None:
