@@ -24,7 +24,9 @@ from .programs import growth
 from .support import IMPORT_PATH, MARK, ROUNDS
 
 PROGRAMS = Path(__file__).with_name("programs")
-AT_ONCE = 8
+AT_ONCE = 4
+"""Trees of some twenty processes: with twice as many a second is short for two processors."""
+
 GRACE = 0.5
 DEPTH = 20
 
@@ -107,6 +109,7 @@ async def grow_and_kill_the_root(mark: str) -> None:
     await output.wait_for(b"level" if depth else b"init", depth or 1)
     await trio.sleep(random.random() * (0.01 if depth else 0.2))
     root.kill()
+    left: set[int] = set()
     with trio.move_on_after(GRACE + 1) as limit:
         await root.wait()
         # Everybody but the keeper and the root's helpers holds the output open.
