@@ -78,7 +78,6 @@ bench: $(VENV)/.bench
 # -- what machines can check ------------------------------------------------------------------
 
 code := $(wildcard src examples tests bench docs)
-comma := ,
 typed := $(wildcard src examples tests/typing*)
 
 # Those of flake8-async that ruff lacks, which takes its time. Tests break them on purpose.

@@ -35,7 +35,7 @@ MODULES = {
 LOCAL = {
     "test_a_preloaded_module_is_imported_once_for_all_workers": "it is of the program's own",
     "test_a_preload_may_print": "it is of the program's own",
-    "test_a_process_is_seen_to_its_end_when_all_that_was_left_open_is_closed": "so is the link",
+    "test_a_process_is_seen_to_its_end_when_all_that_was_left_open_is_closed": "the link is too",
     "test_an_import_path_with_odd_entries_is_no_hindrance": "another host has its own path",
     "test_an_import_path_longer_than_a_socket_holds_is_no_hindrance": "the same",
     "test_one_slow_client_among_a_hundred_is_in_nobody_s_way": "a link has room for what it sends",

@@ -104,6 +104,7 @@ class Wire(Connection):
             if host.down and host.name in self.via:
                 self.cause = HostDied(host.name, host.down)
                 self.settled.set()
+                return
 
     @property
     def via_from_here(self) -> tuple[str, ...]:

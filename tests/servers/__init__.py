@@ -39,7 +39,7 @@ def require_packages(*modules: str) -> None:
     """Skip this test, or fail where skipping is forbidden, if any of these cannot be imported."""
     missing = [f"the package {name}" for name in modules if find_spec(name) is None]
     if missing:
-        _cannot_run(", ".join(missing), "pip install -e '.[engines]'")
+        _cannot_run(", ".join(missing), "pip install -e '.[dev]'")
 
 
 def _cannot_run(missing: str, mend: str = ".ci/servers installs servers, as root") -> Never:
