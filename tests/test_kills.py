@@ -24,9 +24,7 @@ from .programs import growth
 from .support import IMPORT_PATH, MARK, ROUNDS
 
 PROGRAMS = Path(__file__).with_name("programs")
-AT_ONCE = 4
-"""Trees of some twenty processes: with twice as many a second is short for two processors."""
-
+AT_ONCE = 8
 GRACE = 0.5
 DEPTH = 20
 
